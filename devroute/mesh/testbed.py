@@ -7,6 +7,8 @@ platform team or an engineer would start it, by a context manager: nothing outli
 import asyncio
 import contextlib
 import json
+import random
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +24,7 @@ from devroute.auth.tokens import TokenRecord
 from devroute.errors import DevrouteError
 from devroute.mesh.envoy import LOG_TAIL, Envoy, running, stop, text_of, wait_for
 from devroute.mesh.istio.envoy_filter import apply
-from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
+from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap, egress_bootstrap
 from devroute.mesh.manifests.model import MeshScope, ProxyService
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
@@ -142,6 +144,25 @@ async def sidecar(folder: Path, description: Sidecar, serving: RunningProxy) -> 
     environment = {"ISTIO_META_WORKLOAD_NAME": description.service, "POD_NAMESPACE": description.namespace}
     async with running(configuration, folder, description.service, environment) as envoy:
         yield envoy
+
+
+@asynccontextmanager
+async def egress(folder: Path, description: Sidecar, port: int) -> AsyncIterator[Envoy]:
+    """The proxy's own sidecar, by which laptops reach the mesh: `mesh_egress` is its `port` of loopback.
+    Raises EnvoyFailed."""
+    configuration = egress_bootstrap(description, port)
+    async with running(configuration, folder, description.service, {}) as envoy:
+        yield envoy
+
+
+def free_port() -> int:
+    """A port of loopback that is free now, outside the range that the kernel assigns, so that it stays
+    free."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from devroute.contract.destination import parse_destination
 from devroute.errors import MeshTlsRequired
 from devroute.mesh import testbed
 from devroute.mesh.envoy import running
-from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
+from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar, egress_bootstrap
 from devroute.proxy.egress.tcp import TcpConnection, TcpStream
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import serving
@@ -47,28 +47,15 @@ reach:
 
 
 def egress(port: int, services: dict[str, Endpoint], ca: MeshCa) -> Document:
-    """The proxy's own sidecar, as a Sidecar resource with an HTTP_PROXY listener configures it, in a mesh
-    with outboundTrafficPolicy REGISTRY_ONLY."""
+    """The proxy's own sidecar, which calls c by the mesh's TLS."""
     number = services["c"].port
     as_client = [f"outbound|{number}||g.default.svc.cluster.local"]
     described = Sidecar("devroute-proxy", services["c"], port=number, services=services, as_client=as_client)
-    configuration = bootstrap(described)
+    configuration = egress_bootstrap(described, port)
     for cluster in configuration["static_resources"]["clusters"]:
         if cluster["name"] == f"outbound|{number}||c.default.svc.cluster.local":
             sni = f"outbound_.{number}_._.c.default.svc.cluster.local"
             cluster["transport_socket"] = ca.for_calling_sidecar(PROXY_IDENTITY, sni)
-    (listener,) = (
-        each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
-    )
-    listener["address"]["socket_address"]["port_value"] = port
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    manager["route_config"]["virtual_hosts"].append(
-        {
-            "name": "block_all",
-            "domains": ["*"],
-            "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 502}}],
-        }
-    )
     return configuration
 
 

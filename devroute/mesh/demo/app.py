@@ -64,7 +64,7 @@ async def _play(console: Console, keep: bool, service: str) -> int:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="devroute-demo-")))
         with _progress(console) as progress:
-            running = await stack.enter_async_context(mesh(folder, service, journal, progress))
+            running = await stack.enter_async_context(mesh(folder, service, journal, progress, reach=keep))
         console.print(text.heading(services))
         good = True
         async for scene in scenes(running):
@@ -81,7 +81,7 @@ async def _keep(console: Console, running: Mesh, journal: Journal) -> None:
     service, program = running.service, _own_command()
     about = {
         "services": running.services,
-        "up": f"{program} up {service}=YOURPORT",
+        "up": text.up(program, service),
         "curl": text.curl(running.url, {service: YOU}),
     }
     async with served(JournalPage(journal, about).add_routes) as page:

@@ -23,6 +23,9 @@ FIRST, LAST = "a", "c"
 MESH, ALICE, BOB = "mesh", "alice", "bob"
 YOU = "dev"
 
+#: Where the services are in the mesh, as in the documentation.
+NAMESPACE, PORT = "shop", 80
+
 #: Random bytes of a token: its line fits into 80 columns.
 TOKEN_BYTES = 16
 
@@ -30,8 +33,7 @@ TOKEN_BYTES = 16
 @dataclass(frozen=True)
 class Mesh:
     """`service` is the middle one. `first` and `direct` are the first service's sidecar and Alice's app,
-    `url` the entry, `last` where the last service is called. `server` and `token` are what `devroute up` of
-    YOU needs."""
+    `url` the entry. `server` and `token` are what `devroute up` of YOU needs."""
 
     session: aiohttp.ClientSession
     service: str
@@ -39,7 +41,6 @@ class Mesh:
     direct: Endpoint
     alice: testbed.Command
     url: str
-    last: str
     server: str
     token: str
 
@@ -50,10 +51,10 @@ class Mesh:
 
 @asynccontextmanager
 async def mesh(
-    folder: Path, service: str, journal: Journal, progress: Callable[[str], object]
+    folder: Path, service: str, journal: Journal, progress: Callable[[str], object], *, reach: bool = False
 ) -> AsyncIterator[Mesh]:
     """A → `service` → C, the proxy, and two laptops with an app of their own for `service`. `progress` gets
-    what is being started. Raises DevrouteError."""
+    what is being started. `reach`: whether laptops may call the three services. Raises DevrouteError."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         patient = await enter(aiohttp.ClientSession(timeout=PATIENT, auto_decompress=False))
@@ -62,20 +63,19 @@ async def mesh(
         tokens = {who: new_token(who, entropy=TOKEN_BYTES) for who in (ALICE, BOB, YOU)}
         progress("the proxy")
         records = [record for _, record in tokens.values()]
-        proxy = await enter(testbed.proxy(folder, records, environment={"DEVROUTE_ENTRY_URL": url}))
+        settings = {"DEVROUTE_ENTRY_URL": url, "DEVROUTE_REACH_NAMESPACE": NAMESPACE}
+        if reach:
+            egress_port = testbed.free_port()
+            settings["DEVROUTE_MESH_EGRESS"] = f"http://127.0.0.1:{egress_port}"
+        proxy = await enter(testbed.proxy(folder, records, environment=settings))
 
-        # The last one first, since each calls the next one's sidecar.
-        inbound: dict[str, Endpoint] = {}
-        for name, calls in [(LAST, ""), (service, LAST), (FIRST, service)]:
-            progress(f"Envoy, the sidecar of {name}")
-            app = DemoApp(name, MESH, journal, calls)
-            next_service = {calls: inbound[calls]} if calls else {}
-            described = Sidecar(name, await enter(app.serving()), "demo", services=next_service)
-            envoy = await enter(testbed.sidecar(folder, described, proxy))
-            inbound[name] = envoy.listeners[INBOUND]
-            app.through = envoy.listeners.get(OUTBOUND)
+        inbound = await _services(stack, folder, service, journal, proxy, progress)
+        if reach:
+            progress("Envoy, the sidecar of the proxy")
+            described = Sidecar("devroute-proxy", proxy.data, NAMESPACE, port=PORT, services=inbound)
+            await enter(testbed.egress(folder, described, egress_port))
 
-        # A laptop reaches the mesh's C, as through a VPN.
+        # The apps of these two call the mesh's C, as through a VPN.
         laptops, commands = {}, {}
         for who in (ALICE, BOB):
             progress(f"devroute up on the laptop of {who}")
@@ -85,6 +85,29 @@ async def mesh(
             commands[who] = await enter(testbed.laptop(folder, who, proxy.server, tokens[who][0], local))
         session = await enter(aiohttp.ClientSession(timeout=TIMEOUT))
         entry.sidecar = first = inbound[FIRST]
-        last = f"http://{inbound[LAST].host}:{inbound[LAST].port}"
         direct, alice = laptops[ALICE], commands[ALICE]
-        yield Mesh(session, service, first, direct, alice, url, last, proxy.server, tokens[YOU][0])
+        yield Mesh(session, service, first, direct, alice, url, proxy.server, tokens[YOU][0])
+
+
+async def _services(
+    stack: AsyncExitStack,
+    folder: Path,
+    service: str,
+    journal: Journal,
+    proxy: testbed.RunningProxy,
+    progress: Callable[[str], object],
+) -> dict[str, Endpoint]:
+    """A, `service` and C with their sidecars, which end with the stack: their inbound listeners, by name."""
+    enter = stack.enter_async_context
+    inbound: dict[str, Endpoint] = {}
+    # The last one first, since each calls the next one's sidecar.
+    for name, calls in [(LAST, ""), (service, LAST), (FIRST, service)]:
+        progress(f"Envoy, the sidecar of {name}")
+        app = DemoApp(name, MESH, journal, calls)
+        next_service = {calls: inbound[calls]} if calls else {}
+        at = await enter(app.serving())
+        described = Sidecar(name, at, NAMESPACE, port=PORT, services=next_service)
+        envoy = await enter(testbed.sidecar(folder, described, proxy))
+        inbound[name] = envoy.listeners[INBOUND]
+        app.through = envoy.listeners.get(OUTBOUND)
+    return inbound

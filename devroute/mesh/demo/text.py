@@ -9,7 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from devroute.headers import CONTRACT
-from devroute.mesh.demo.mesh import ALICE, BOB, LAST, MESH, YOU, Mesh
+from devroute.mesh.demo.mesh import ALICE, BOB, LAST, MESH, NAMESPACE, PORT, YOU, Mesh
 from devroute.mesh.demo.scenes import Scene
 
 #: Columns of the page, and of the table's cells.
@@ -98,8 +98,10 @@ def next_steps(mesh: Mesh, program: str, page: str) -> Text:
     text.append("  Now your own code. In a second terminal, with any app on this machine:\n\n", "bold")
     for line in (f"export DEVROUTE_SERVER={mesh.server}", f"export DEVROUTE_TOKEN={mesh.token}"):
         text.append(f"    {line}\n", "cyan")
-    text.append(f"    {program} up {service}=YOURPORT\n\n", "cyan")
-    text.append(f"  Your app may call {LAST} at {mesh.last}/, with the request's {CONTRACT}.\n", "dim")
+    text.append(f"    {up(program, service)}\n\n", "cyan")
+    text.append(
+        f"  Your app may call {LAST} at the {LAST.upper()}_{NAMESPACE.upper()}_URL that this prints.\n", "dim"
+    )
     text.append("\n  In a third one, after the same exports, see who answered at every hop:\n\n", "bold")
     text.append(f"    {program} curl {mesh.url}/\n\n", "cyan")
     text.append("  Other clients need no exports. Every request's way is shown live at\n  ")
@@ -117,6 +119,10 @@ def ended(seconds: float, program: str | None) -> str:
     """The last lines. `program`: what to type for devroute, unless the user's own code was in this mesh."""
     onward = f"\n  Next, with your own code: {program} demo --keep" if program else ""
     return f"\n  {seconds:.0f} s, and all processes have ended.{onward}"
+
+
+def up(program: str, service: str) -> str:
+    return f"{program} up {service}=YOURPORT --reach {LAST}.{NAMESPACE}:{PORT}"
 
 
 def curl(url: str, contract: Mapping[str, str]) -> str:

@@ -103,6 +103,22 @@ def bootstrap(sidecar: Sidecar) -> Document:
     }
 
 
+def egress_bootstrap(sidecar: Sidecar, port: int) -> Document:
+    """The same for the proxy's own sidecar: its outbound listener is at `port` of loopback, as a Sidecar
+    resource with an HTTP_PROXY listener has it, in a mesh with outboundTrafficPolicy REGISTRY_ONLY."""
+    configuration = bootstrap(sidecar)
+    (outbound,) = (
+        each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
+    )
+    outbound["address"] = address(Endpoint("127.0.0.1", port))
+    manager = outbound["filter_chains"][0]["filters"][0]["typed_config"]
+    blocked = {"match": {"prefix": "/"}, "direct_response": {"status": 502}}
+    manager["route_config"]["virtual_hosts"].append(
+        {"name": "block_all", "domains": ["*"], "routes": [blocked]}
+    )
+    return configuration
+
+
 def _metadata(sidecar: Sidecar) -> Document:
     """What istiod says of an inbound cluster: which services it serves."""
     service = {"host": sidecar.host, "name": sidecar.service, "namespace": sidecar.namespace}

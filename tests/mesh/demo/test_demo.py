@@ -130,8 +130,8 @@ def own_app() -> Iterator[int]:
 
 
 @contextmanager
-def up(line: str, environment: dict[str, str], home: Path) -> Iterator[None]:
-    """The printed line, in another terminal."""
+def up(line: str, environment: dict[str, str], home: Path) -> Iterator[str]:
+    """The printed line, in another terminal: the URL at which it lets the app call c."""
     process = subprocess.Popen(
         line.split(),
         stdout=subprocess.PIPE,
@@ -141,8 +141,8 @@ def up(line: str, environment: dict[str, str], home: Path) -> Iterator[None]:
     )
     assert process.stdout is not None
     try:
-        read_until(process.stdout.readline, "is online")
-        yield
+        printed = read_until(process.stdout.readline, "C_SHOP_URL=")
+        yield printed.rpartition("C_SHOP_URL=")[2].strip()
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)
@@ -208,7 +208,7 @@ def test_an_app_of_one_s_own_joins_the_demo_in_two_lines(tmp_path: Path) -> None
         (line,) = re.findall(r"^ +(devroute up .*)$", text, re.MULTILINE)
         (page,) = re.findall(r"live at\s+(\S+)", text)
         entry, contract = re.findall(r"curl -i (\S+) -H 'x-devroute: (.*)'", text)[0]
-        with own_app() as port, up(line.replace("YOURPORT", str(port)), environment, tmp_path):
+        with own_app() as port, up(line.replace("YOURPORT", str(port)), environment, tmp_path) as c:
             code = {"x-devroute": contract}
             assert fetch(f"{entry}pay?x=1", b"two=2", **code) == (201, "<p>mine: POST /pay?x=1 two=2")
             done = shown(page, lambda newest: newest["path"] == "/pay?x=1")
@@ -216,7 +216,7 @@ def test_an_app_of_one_s_own_joins_the_demo_in_two_lines(tmp_path: Path) -> None
                 ("a", "service", 201),
                 ("orders", "laptop", 201),
             ]
-            (App.calls,) = re.findall(r"may call c at (\S+),", text)
+            App.calls = c
             assert json.loads(fetch(f"{entry}onward", **code)[1].partition("mine: ")[2])["hops"]
             onward = shown(page, lambda newest: newest["path"] == "/onward")
             assert [hop["service"] for hop in onward["hops"]] == ["a", "orders", "c"]
@@ -236,7 +236,7 @@ def test_an_app_of_one_s_own_joins_the_demo_in_two_lines(tmp_path: Path) -> None
             assert fetch(url, host="evil.example")[0] == 403, "DNS rebinding"
         assert [fetch(f"{page}{path}", b"x")[0] for path in ("", "events")] == [405, 405]
         children = descendants(process.pid)
-        assert len(children) >= 5, "three sidecars, a proxy and a laptop at least"
+        assert len(children) >= 6, "four sidecars, a proxy and a laptop at least"
         process.send_signal(signal.SIGINT)
         read_until(read, "all processes have ended")
         assert process.wait(10) == 0

@@ -25,7 +25,7 @@ def test_each_line_fits_into_80_columns(service: str) -> None:
     if len(service) < 20:  # lines to copy are never cut
         url = "http://127.0.0.1:65535"
         unused: Any = None
-        mesh = Mesh(unused, service, unused, unused, unused, url, url, url, "dvr_" + "0" * 32)
+        mesh = Mesh(unused, service, unused, unused, unused, url, url, "dvr_" + "0" * 32)
         texts.append(next_steps(mesh, "devroute", url))
     for line in "\n".join(text.plain for text in texts).splitlines():
         assert cell_len(line) <= 80, line
