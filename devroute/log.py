@@ -3,6 +3,7 @@ libraries' loggers; the command that runs calls it once.
 """
 
 import contextlib
+import importlib
 import logging
 import sys
 from collections.abc import Callable, MutableMapping
@@ -72,6 +73,19 @@ def configure(
     handler = logging.StreamHandler(stream)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+
+
+def import_structlog() -> None:
+    """The first import of structlog in a process, without rich: structlog would import that, if it is there,
+    for tracebacks, which `configure` has made of another form, and which takes a tenth of the start of a
+    proxy."""
+    absent: dict[str, Any] = {} if "rich" in sys.modules else {"rich": None}
+    sys.modules.update(absent)
+    try:
+        importlib.import_module("structlog")
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 class _PlainFormatter(logging.Formatter):

@@ -48,6 +48,9 @@ def proxy(
     # Longer than 40 lines: one parameter per flag.
     hosts = dict.fromkeys(("data_host", "control_host", "admin_host"), host)
     settings = proxy_settings(context.obj.sources(hosts | context.params))
+    from devroute.log import import_structlog
+
+    import_structlog()
     from devroute.proxy import app as server
 
     return server.run(settings)

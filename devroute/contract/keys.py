@@ -7,14 +7,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from jwt import PyJWK
-from jwt.exceptions import PyJWTError
+from typing import TYPE_CHECKING, Final
 
 from devroute.errors import ConfigInvalid
 from devroute.quoting import quote
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
 
 #: The algorithm for a key's type and curve. The key decides it, never the token (RFC 8725 §3.1).
 ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {
@@ -38,7 +37,7 @@ class Key:
     """A public key that may sign contracts: for one `subject`, or for any if that is None."""
 
     id: str
-    public: PyJWK
+    public: "PyJWK"
     subject: str | None = None
 
 
@@ -102,6 +101,11 @@ def read_key(jwk: object, place: str) -> Key | None:
         raise ConfigInvalid(f"{place}: kid is missing, or is not a short string without spaces")
     if subject is not None and not (isinstance(subject, str) and NAME.fullmatch(subject)):
         raise ConfigInvalid(f"{place}: sub is not a short string without spaces")
+    # A tenth of the start of a proxy, which may trust no key.
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from jwt import PyJWK
+    from jwt.exceptions import PyJWTError
+
     try:
         return Key(key_id, PyJWK(jwk, algorithm), subject)
     except (PyJWTError, UnsupportedAlgorithm):

@@ -9,9 +9,8 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
-
-from jwt import InvalidTokenError, PyJWS
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 from devroute.contract.grammar import (
     DEFAULT_LIMITS,
@@ -31,6 +30,9 @@ from devroute.contract.validity import duration
 from devroute.errors import ContractInvalid, ContractUntrusted
 from devroute.quoting import quote
 
+if TYPE_CHECKING:  # jwt is imported with the first key: not every proxy trusts one
+    from jwt import PyJWS
+
 #: The token's type and audience, so that no other token passes for a contract (RFC 8725 §3.11).
 TYPE: Final = "devroute+jwt"
 AUDIENCE: Final = "devroute"
@@ -43,7 +45,13 @@ MAX_VERIFIED: Final = 1024
 
 _SHAPE: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _HEADER: Final = {"alg", "kid", "typ"}
-_JWS: Final = PyJWS(algorithms=list(ALGORITHMS.values()))
+
+
+@cache
+def _jws() -> "PyJWS":
+    from jwt import PyJWS
+
+    return PyJWS(algorithms=list(ALGORITHMS.values()))
 
 
 # --- contracts ----------------------------------------------------------------------------------------------
@@ -72,8 +80,10 @@ def verify(
         raise ContractUntrusted(
             f"the contract names the algorithm {_shown(header['alg'])}, but its key is for {algorithm}"
         )
+    from jwt import InvalidTokenError  # already imported with the key
+
     try:
-        _JWS.decode_complete(text, key.public, [algorithm])
+        _jws().decode_complete(text, key.public, [algorithm])
     except InvalidTokenError:
         raise ContractUntrusted(
             "the contract's signature does not match: it was changed, or signed with another key"

@@ -113,6 +113,9 @@ IMPORTS: dict[str, set[str]] = {
     "run(['version'], {})": set(),
     """run(['contract', 'check', '{"b": "alice"}'], {})""": set(),
     "run(['down'], {})": set(),
+    "from devroute.log import import_structlog; import_structlog(); import devroute.proxy.app": (
+        HEAVY - {"cryptography", "jwt", "pygments", "rich.console"}
+    ),
     "import devroute.cli.up, devroute.agent.app, devroute.log": (
         {"asyncio", "h2", "importlib.metadata", "pydantic", "ssl", "yaml"}
     ),
