@@ -27,6 +27,8 @@ from devroute.http.message import MAX_FIELD_LINES, NO_LIMIT, Framing, ResponseHe
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
 #: The field lines and the empty line (RFC 9112 §5, RFC 9110 §5.5).
 _FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
+#: Finds out about all of them in one search: most heads have none.
+_CACHE_FIELD = re.compile(rb"\n(?:%b):" % b"|".join(map(re.escape, CACHE_FIELDS)))
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,\s])timeout=([0-9]{1,9})(?![0-9])")
 
 # Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for each message.
@@ -94,10 +96,10 @@ def without_cache_fields(head: ResponseHead) -> ResponseHead:
     made = head.not_stored
     if made is None:
         low = head.raw.lower()
-        spans = [span for name in CACHE_FIELDS for span in field_spans(low, name)]
-        if not spans:
+        if _CACHE_FIELD.search(low) is None:
             head.never_stored = True
             return head
+        spans = [span for name in CACHE_FIELDS for span in field_spans(low, name)]
         made = head.not_stored = head.dropping(spans)
     made.repeated = head.repeated
     return made
