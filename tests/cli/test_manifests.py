@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from devroute.cli.main import run
-from devroute.http.carriers import KNOWN
+from devroute.http.carriers import DEFAULT
 from devroute.mesh.manifests.folder import files
 from devroute.mesh.manifests.installation import Installation
 
@@ -78,7 +78,7 @@ def test_a_workload_s_share_is_a_route_after_those_of_contracts(
         (["--carrier", "none"], "", None),
     ],
 )
-def test_carriers_are_chosen_and_all_are_read(
+def test_carriers_are_chosen_and_have_a_route_each_beside_the_defaults(
     given: list[str], written: str, parent: str | None, capsys: Output
 ) -> None:
     for command in ([], ["install"]):
@@ -88,9 +88,9 @@ def test_carriers_are_chosen_and_all_are_read(
         assert ('parent = "' in text) is (parent is not None)
         assert parent is None or f"parent = {parent}" in text
         (document,) = (each for each in yaml.safe_load_all(text) if "devroute-detour" in str(each))
-        named = ["devroute-ask-x-acme"] if "X-Acme" in given else []
+        named = ["x-acme", "uberctx-devroute"] if "X-Acme" in given else []
         asks = [name for name in _routes(document) if name.startswith("devroute-ask-")]
-        assert asks == [*(f"devroute-ask-{each}" for each in KNOWN), *named, "devroute-ask-trace"]
+        assert asks == [f"devroute-ask-{each}" for each in (*DEFAULT, *named, "trace")]
 
 
 def test_the_filter_of_sent_requests_is_there_for_a_workload_that_asks_for_it(capsys: Output) -> None:

@@ -19,7 +19,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from devroute.http.carriers import KNOWN
 from devroute.mesh.istio.sidecar import Endpoint
+from devroute.mesh.manifests.model import Carriers
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
 
@@ -46,6 +48,13 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bar(mesh: Mesh) -> str:
     return await mesh.sidecar("bar", await mesh.stack.enter_async_context(serving(seen_by("bar"))))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def reader(mesh: Mesh) -> str:
+    """A sidecar of bar with all carriers."""
+    app = await mesh.stack.enter_async_context(serving(seen_by("bar")))
+    return await mesh.sidecar("bar", app, "reader", carriers=Carriers((*KNOWN, "x-acme-context")))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -209,17 +218,21 @@ async def test_a_contract_in_baggage_cannot_inject_headers(mesh: Mesh, bar: str)
         ("ot-baggage-devroute", "{}"),
         ("uberctx-devroute", "{}"),
         ("correlation-context", "a=b, devroute={}"),
+        ("x-acme-context", "{}"),
     ],
 )
 async def test_a_contract_in_any_carrier_is_obeyed_and_reaches_the_app_in_all_that_are_written(
-    mesh: Mesh, bar: str, laptop: Endpoint, carrier: str, value: str
+    mesh: Mesh, reader: str, laptop: Endpoint, carrier: str, value: str
 ) -> None:
     contract = f'{{"bar":"{laptop.host}:{laptop.port}"}}'
-    seen, result = await called(mesh, bar, {carrier: value.format(quote(contract, safe=""))})
+    seen, result = await called(mesh, reader, {carrier: value.format(quote(contract, safe=""))})
     assert (seen["who"], result) == ("laptop", "laptop")
     headers = seen["headers"]
     assert headers["x-devroute"] == [contract]
     assert members(seen)["devroute"] == contract
+    for name in ("ot-baggage-devroute", "uberctx-devroute", "x-acme-context"):
+        assert unquote(headers[name][0]) == contract
+        assert headers[f"{name}-via"] == ["bar"]
     state = headers["tracestate"][0].split(",")
     assert state[0] == "devroute-via=bar"
     assert f"devroute={contract}" in state or f"devroute={quote(contract, safe='')}" in map(str.strip, state)
@@ -254,3 +267,5 @@ async def test_the_tracestate_of_other_vendors_runs_no_lua(mesh: Mesh, bar: str)
         )
         assert (seen["who"], result, seen["headers"]["tracestate"]) == ("bar", None, [state])
     assert await envoy.lua("executions") == before
+    await called(mesh, bar, {"tracestate": "congo=t61,devroute={}"})
+    assert await envoy.lua("executions") == before + 2  # the first and the last filter

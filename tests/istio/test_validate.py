@@ -29,7 +29,7 @@ SCOPES = (
     ("--scope", "workload", "--namespace", "shop", "--service", "foo"),
     ("--scope", "workload", "--namespace", "shop", "--service", "foo", "--label", "tier=front"),
 )
-SHARES = ((), ("--shadow-share", "25"))
+SHARES = ((), ("--shadow-share", "25"), ("--by-trace-id",))
 INSTALL_OPTIONS = (
     ("--namespace", "tools"),
     ("--image", "images.example/devroute:1"),
@@ -47,6 +47,7 @@ INSTALL_OPTIONS = (
     ("--scope", "namespace", "--scope-namespace", "shop"),
     ("--outlier-detection", "foo.shop:8080", "--outlier-detection", "bar.shop:80=client"),
     ("--no-mesh-egress",),
+    ("--carrier", "x-acme-context", "--carrier", "tracestate", "--sampled"),
 )
 EDGE_OPTIONS = (
     ("--namespace", "gateways"),
@@ -61,6 +62,7 @@ EDGE_OPTIONS = (
     ("--cookie-seconds", "60"),
     ("--cookie-domain", "qa.example"),
     ("--cookie-same-site", "none"),
+    ("--carrier", "x-acme-context"),
     ("--proxy-namespace", "tools"),
     ("--domain", "corp.example"),
 )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from devroute.errors import ConfigInvalid
-from devroute.http.carriers import KNOWN
+from devroute.http.carriers import DEFAULT
 from devroute.mesh.istio.envoy_filter import apply, selects
 from devroute.mesh.istio.patches import merge
 from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
@@ -125,7 +125,7 @@ def test_patches_reach_the_inbound_side_only() -> None:
         "devroute-decided",
         "devroute-ask-trace",
         "devroute-ask",
-        *(f"devroute-ask-{carrier}" for carrier in reversed(KNOWN)),
+        *(f"devroute-ask-{carrier}" for carrier in reversed(DEFAULT)),
         "default",
     ]
     assert before == bootstrap(sidecar), "the given configuration is left alone"
