@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from devroute.agent import second_link
+from devroute.agent.control import client
+from devroute.agent.control.running import all_running
 from devroute.agent.doctor.tunnel import Echo, examine_replicas, open_tunnel
 from devroute.errors import LinkReplaced
 from tests.agent.conftest import Said
@@ -142,3 +145,33 @@ async def test_where_there_is_one_replica_nothing_else_is_dialled(
     async with laptop(redis_server, monkeypatch, 1) as ((one,), service, _):
         await quiet(lambda: sum(service.open.values()))
         assert one.registry.listing()[0]["links"] == 1
+
+
+async def test_services_change_while_there_are_two_links_and_no_request_is_lost(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(second_link, "SPREAD_SECONDS", 0.05)
+    async with replicas(redis_server, 2) as found, wire() as service, app() as port:
+        lead_to(service, *found)
+        async with up(settings(service.url, f"foo=127.0.0.1:{port}", inspector=False), tmp_path):
+            await two_links(*found)
+            (it,) = await eventually(lambda: all_running(tmp_path))
+            done, bodies = asyncio.Event(), list[bytes]()
+
+            async def steadily(replica: Replica) -> None:
+                while not done.is_set():
+                    bodies.append(await body(replica))
+
+            async with asyncio.TaskGroup() as clients:
+                for each in found:
+                    clients.create_task(steadily(each))
+                for path, method, document in (
+                    ("/v1/services", "POST", {"services": [f"bar=127.0.0.1:{port}"]}),
+                    ("/v1/services/bar", "DELETE", None),
+                ):
+                    await asyncio.to_thread(client.request, it, method, path, document)
+                    await two_links(*found)
+                done.set()
+            assert len(bodies) > 4
+            assert set(bodies) == {b"from the laptop"}
+            assert {str(each["services"]).count("bar") for each in found[0].registry.listing()} == {0}
