@@ -48,6 +48,10 @@ class MeshPort:
         if separator and f"{scheme}://" not in _SCHEMES:
             raise Malformed(f"scheme {quote(scheme)} is not supported; write NAME:PORT, or tcp://NAME:PORT")
         rest = (rest if separator else text).removesuffix("/")
+        if rest.startswith("tcp:"):
+            raise Malformed(f"write {quote(f'{_TCP}{rest[4:]}')}")
+        if rest.startswith(":") or not rest:
+            raise Malformed("the name is missing; write NAME:PORT, such as c.shop:80")
         if ":" not in rest:
             raise Malformed(f"a port is missing; write {quote(f'{rest}:80')}, with the port of the service")
         to = parse_destination(rest)

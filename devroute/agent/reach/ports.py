@@ -1,5 +1,5 @@
 """The local ports of forwards: the same from run to run, so that a URL written into an app's settings stays
-valid. That of last time, else one that follows from the destination, else the next one that is free.
+valid. That of the first time, else one that follows from the destination, else the next one that is free.
 """
 
 import errno
@@ -29,6 +29,7 @@ MAX_REMEMBERED: Final = 256
 _MAX_FILE: Final = 64 * 1024
 #: Below it, a port may need privileges, and is rarely free.
 _LEAST: Final = 1024
+_CHOOSE_PROXY_PORT: Final = "devroute reach --port PORT, or reach_port: PORT in devroute.yaml"
 
 
 class LocalPorts:
@@ -60,12 +61,12 @@ class LocalPorts:
         """The socket for SOCKS and HTTP proxies; None for the first free port from PROXY_PORT on. Raises
         ConfigInvalid."""
         if port is not None:
-            return _bound_to(port, "reach_port: PORT")
+            return _bound_to(port, _CHOOSE_PROXY_PORT)
         for each in _from(PROXY_PORT):
             with suppress(OSError):
                 return _bound(each)
         raise ConfigInvalid(
-            f"reach: {TRIES} ports from {PROXY_PORT} on are in use", hint="choose one with reach_port: PORT"
+            f"reach: {TRIES} ports from {PROXY_PORT} on are in use", hint=f"choose one: {_CHOOSE_PROXY_PORT}"
         )
 
     def _remembered(self) -> dict[str, int]:
@@ -79,9 +80,9 @@ class LocalPorts:
         return {}
 
     def _remember(self, key: str, port: int) -> None:
-        if self._file is None or (known := self._remembered()).get(key) == port:
+        # A port that is taken today, as by another devroute up, is the wanted one again tomorrow.
+        if self._file is None or key in (known := self._remembered()):
             return
-        known.pop(key, None)
         latest = [*known.items(), (key, port)][-MAX_REMEMBERED:]
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

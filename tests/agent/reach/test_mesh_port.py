@@ -38,6 +38,9 @@ def test_a_forward_is_read(text: str, forward: Forward, authority: str) -> None:
         ("0=c:80", "port '0' is not a number"),
         ("c_d:80", "write c-d"),
         ("c:80/path", "an address has no path"),
+        ("tcp:orders-db:5432", "write 'tcp://orders-db:5432'"),
+        (":80", "the name is missing; write NAME:PORT, such as c.shop:80"),
+        ("", "the name is missing; write NAME:PORT, such as c.shop:80"),
     ],
 )
 def test_what_is_no_forward_says_what_to_write(text: str, problem: str) -> None:

@@ -48,6 +48,16 @@ def test_a_port_that_is_taken_gives_way_to_the_next_which_is_remembered(
     assert (tmp_path / "reach.json").stat().st_mode & 0o077 == 0
 
 
+def test_a_second_devroute_up_takes_the_next_port_and_leaves_the_first_one_its_own(
+    held: ExitStack, tmp_path: Path
+) -> None:
+    first = bound(held, tmp_path)
+    with ExitStack() as second:
+        assert bound(second, tmp_path) != first
+    held.close()
+    assert bound(held, tmp_path) == first
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"https://devroute.example c.shop:80": "x"}', "\0" * 70000])
 def test_a_file_that_is_not_as_it_was_written_counts_as_none(
     held: ExitStack, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
@@ -74,6 +84,13 @@ def test_a_chosen_port_that_is_taken_is_an_error_that_says_what_to_do(held: Exit
         with pytest.raises(ConfigInvalid, match=f"port {port} is in use") as raised:
             bound(held, None, Forward(C.to, port))
     assert raised.value.hint == "leave it out, or choose another: --reach PORT=c.shop:80"
+
+
+def test_the_port_for_proxies_is_chosen_where_its_error_says() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with pytest.raises(ConfigInvalid, match="is in use") as raised:
+            LocalPorts.bind_proxy(other.getsockname()[1])
+    assert "devroute reach --port PORT, or reach_port: PORT" in str(raised.value.hint)
 
 
 def test_without_a_free_port_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
