@@ -6,6 +6,7 @@ Owns the run of the program and the wait for the reports of the sidecars. Never 
 
 import asyncio
 import secrets
+import shlex
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +24,7 @@ from devroute.agent.trace_report import TraceResult, is_complete
 from devroute.contract.trace_id import ID_PREFIX
 from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable
 from devroute.headers import TRACE, TRACEPARENT
-from devroute.quoting import visible
+from devroute.quoting import quote, visible
 from devroute.routing.trace import Hop
 
 #: Seconds between two queries for hops, and the number of equal responses after which the trace is complete.
@@ -57,6 +58,10 @@ def with_trace_headers(command: Sequence[str], trace: str) -> list[str]:
     """The command with the headers of a trace. Raises ConfigInvalid."""
     if not command:
         raise ConfigInvalid("no command to trace", hint="devroute trace -- curl -H 'X-devroute: …' http://a/")
+    if "://" in command[0]:
+        raise ConfigInvalid(
+            f"{quote(command[0])} is no command", hint=f"devroute trace -- curl {shlex.join(command)}"
+        )
     name = PurePath(command[0]).name.removesuffix(".exe")
     if name not in _PROGRAMS:
         raise ConfigInvalid(

@@ -107,7 +107,8 @@ def trace_(context: typer.Context, server: Server = None, token: Token = None, o
     from devroute.cli.config.sources import client_settings
 
     if context.args:
-        traced_command = shlex.join([*context.args, *context.obj.command])
+        program = ["curl"] if "://" in context.args[0] else []
+        traced_command = shlex.join([*program, *context.args, *context.obj.command])
         raise typer.BadParameter(f"write -- before the command: devroute trace -- {traced_command}")
     settings = context.obj.settings(client_settings, context.params)
     trace_id, as_json = trace.new_trace(), settings.output == "json"

@@ -48,6 +48,9 @@ def _rows(server: str, rest: dict[str, object]) -> Iterator[tuple[str, str]]:
     left = f"expires in {in_words(expires)}" if isinstance(expires, int | float) else "does not expire"
     yield "token", left
     yield "you may register", _services(rest.pop("you_may_register", None))
+    reach = rest.pop("you_may_reach", None)
+    if isinstance(reach, list):
+        yield "you may reach", "; ".join(map(_reached, reach)) or "no service of the mesh"
     online = rest.pop("laptops", None)
     yield "laptops", "1 is online" if online == 1 else f"{cell(online)} are online"
     policy = rest.pop("policy", None)
@@ -73,6 +76,17 @@ def _policy(policy: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     networks = policy.get("networks")
     ports = f"{cell(networks)}; ports {cell(policy.get('ports'))}"
     yield "without a tunnel", ports if networks else "no laptop is reached"
+
+
+def _reached(rule: object) -> str:
+    """What a rule of the policy's reach permits."""
+    known = rule if isinstance(rule, Mapping) else {}
+    services = f"{_services(known.get('services'))} in {cell(known.get('namespaces'))}"
+    hosts = cell(known["hosts"]) if known.get("hosts") else ""
+    where = " and ".join(each for each in (services if known.get("namespaces") else "", hosts) if each)
+    every = known.get("ports") in (None, ["1-65535"])
+    ports = "" if every else f" at ports {cell(known['ports'])}"
+    return f"{where}{ports} by {cell(known.get('protocols'))}"
 
 
 def _services(patterns: object) -> str:

@@ -118,6 +118,16 @@ class ReachSection(_People):
     ports: Ports = ((1, 65535),)
     protocols: tuple[Literal["http", "tcp"], ...] = ("http",)
 
+    def permitted(self) -> dict[str, list[str]]:
+        """What it permits, without for whom, as JSON."""
+        return {
+            "services": list(self.services if self.namespaces else ()),
+            "namespaces": list(self.namespaces),
+            "hosts": list(self.hosts),
+            "ports": [str(a) if a == b else f"{a}-{b}" for a, b in self.ports],
+            "protocols": list(self.protocols),
+        }
+
     @property
     def problem(self) -> str | None:
         nothing = not self.namespaces and not self.hosts

@@ -182,10 +182,13 @@ class Policy:
 
     # --- what laptops reach
 
+    def may_reach(self, subject: str, groups: frozenset[str]) -> list[ReachSection]:
+        """The rules that say what a subject's laptops may reach."""
+        return [rule for rule in self.reach if rule.applies_to(subject, groups)]
+
     def permit_reach(self, subject: str, groups: frozenset[str], destination: Destination) -> None:
         """Check what a subject's laptop wants to reach, by its name. Raises ReachDenied."""
-        rules = [rule for rule in self.reach if rule.applies_to(subject, groups)]
-        obstacles = [rule.obstacle(destination) for rule in rules]
+        obstacles = [rule.obstacle(destination) for rule in self.may_reach(subject, groups)]
         rank, why = max(obstacles, default=(0, f"no rule of reach is for '{subject}'"))
         if rank == PERMITTED:
             return

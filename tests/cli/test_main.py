@@ -230,6 +230,8 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
             2,
             "write -- before the command: devroute trace -- curl -s http://a/",
         ),
+        (["trace", "http://a/"], 2, "write -- before the command: devroute trace -- curl http://a/"),
+        (["trace", "--", "http://a/"], 20, "hint: devroute trace -- curl http://a/"),
         (["nonsense"], 2, "No such command"),
         (["contract", "check"], 2, "CONTRACT"),
         (["ls", "--server", "http://127.0.0.1:1"], 40, "http://127.0.0.1:1 cannot be reached"),
@@ -351,6 +353,22 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
         "groups": ["qa", "dev"],
         "token_expires_s": 7300,
         "you_may_register": ["b", "c"],
+        "you_may_reach": [
+            {
+                "services": ["*"],
+                "namespaces": ["shop"],
+                "hosts": [],
+                "ports": ["1-65535"],
+                "protocols": ["http"],
+            },
+            {
+                "services": ["orders-db"],
+                "namespaces": ["data"],
+                "hosts": ["db.acme.example"],
+                "ports": ["5432"],
+                "protocols": ["tcp"],
+            },
+        ],
         "laptops": 1,
         "entries": {"a": "https://a.qa.example", "shop": "https://shop.qa.example"},
         "replicas": 2,
@@ -368,6 +386,8 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
         "you               ci, in the groups qa, dev",
         "token             expires in 2 hours 1 minute",
         "you may register  b, c",
+        "you may reach     every service in shop by http;"
+        " orders-db in data and db.acme.example at ports 5432 by tcp",
         "laptops           1 is online",
         "contracts         may name no service, and must be signed",
         "without a tunnel  10.0.0.0/8; ports 80",
@@ -376,6 +396,7 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
         "replicas          2",
         "new thing         a: yes",
     ]
+    assert "you may reach     no service of the mesh" in describe_status("http://s", {"you_may_reach": []})
     shown = describe_status("http://s", {"replicas": 2, "registry": "available", "entries": {}})
     assert not any(line.startswith(("registry", "called", "entries")) for line in shown)
 

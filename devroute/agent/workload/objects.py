@@ -67,6 +67,7 @@ class Objects:
 
     def __init__(self, text: str, source: str) -> None:
         self._source = source
+        self._empty = not text.strip()
         found = [each for document in read_documents(text, source, quotes=False) for each in _flat(document)]
         self._maps = [each for each in found if each.get("kind") in ("ConfigMap", "Secret")]
         self._workloads = [each for each in map(_workload, found) if each is not None]
@@ -101,6 +102,9 @@ class Objects:
         if found:
             hint = f"write one as {found[0].kind.lower()}/{found[0].name} or {found[0].name}.NAMESPACE"
             raise ConfigInvalid(f"{self._source}: {quote(wanted)} is {_list(found)}", hint=hint)
+        if self._empty:
+            hint = "kubectl get deploy,configmap -o yaml prints what is to be read; it may have failed"
+            raise ConfigInvalid(f"{self._source}: it is empty", hint=hint)
         known = f"it has {_list(self._workloads)}" if self._workloads else "it has no workload at all"
         raise ConfigInvalid(f"{self._source}: there is no workload {quote(wanted)}; {known}")
 

@@ -220,7 +220,7 @@ class Control:
     async def status(self, request: web.Request) -> web.Response:
         """GET /api/status: version, policy and uptime; `you` is the token's subject."""
         identity = await self.authorise(request)
-        policy = self.policy()
+        policy, who = self.policy(), (identity.subject, identity.groups)
         expires_in = identity.expires_in(time.time())
         return web.json_response(
             {
@@ -237,7 +237,8 @@ class Control:
                     "services": list(policy.services),
                     "signed_contracts_only": policy.require_signed,
                 },
-                "you_may_register": list(policy.may_register(identity.subject, identity.groups)),
+                "you_may_register": list(policy.may_register(*who)),
+                "you_may_reach": [rule.permitted() for rule in policy.may_reach(*who)],
                 "entries": dict(self.entries),
             }
         )

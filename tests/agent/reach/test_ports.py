@@ -87,9 +87,11 @@ def test_a_chosen_port_that_is_taken_is_an_error_that_says_what_to_do(held: Exit
 
 
 def test_the_port_for_proxies_is_chosen_where_its_error_says() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        with pytest.raises(ConfigInvalid, match="is in use") as raised:
-            LocalPorts.bind_proxy(other.getsockname()[1])
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(ConfigInvalid, match="is in use") as raised,
+    ):
+        LocalPorts.bind_proxy(other.getsockname()[1])
     assert "devroute reach --port PORT, or reach_port: PORT" in str(raised.value.hint)
 
 

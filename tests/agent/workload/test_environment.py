@@ -273,6 +273,8 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
         read(deployment(), name="x")
     with pytest.raises(ConfigInvalid, match="it has no workload at all"):
         read(config("b", {}))
+    with pytest.raises(ConfigInvalid, match="standard input: it is empty"):
+        Objects("\n", "standard input").workload("b")
 
 
 def test_sidecars_and_init_containers_are_not_meant() -> None:

@@ -229,6 +229,7 @@ async def test_the_api_needs_a_token_and_lists_the_laptops_that_are_online(serve
             ["10.0.0.0/8"],
         )
         assert (status["you_may_register"], status["entries"]) == (["*"], {})
+        assert status["you_may_reach"] == []
 
 
 async def test_how_to_log_in_is_said_to_everyone_and_only_where_there_is_a_client(server: Server) -> None:
