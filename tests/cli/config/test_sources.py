@@ -1,10 +1,12 @@
 import pytest
 
+from devroute.cli.config.names import COMMAND_LINE
 from devroute.cli.config.sources import (
     Source,
     agent_settings,
     client_settings,
     proxy_settings,
+    reach_settings,
     read_environment,
     read_file,
 )
@@ -187,6 +189,40 @@ def test_all_missing_settings_are_named_at_once_with_remedies() -> None:
     assert "devroute init asks" not in caught.value.hint
     with pytest.raises(ConfigInvalid, match="not set up yet: token missing"):
         client_settings([Source("x", {"server": "http://x"})])
+
+
+@pytest.mark.parametrize(
+    "reach", [{"reach": ["c.shop:80"]}, {"reach_env": True}, {"reach_port": "1080"}, {"reach_port": "true"}]
+)
+def test_a_laptop_that_reaches_the_mesh_needs_no_services(reach: dict[str, object]) -> None:
+    base = Source("x", {"server": "https://x", "token": SECRET})
+    assert agent_settings([Source("y", reach), base]).reaches
+    assert not agent_settings([Source("y", {"services": ["b=1"]}), base]).reaches
+
+
+def test_devroute_reach_offers_nothing_and_always_has_the_port_for_proxies() -> None:
+    here = read_file(
+        "services: {b: 8001}\nshadow: 25%\nreach: [c.shop:80]\nreach_env: true\nonly_path: [/x]",
+        "devroute.yaml",
+    )
+    settings = reach_settings([here, BASE])
+    assert (settings.services, settings.shadow, settings.only_path, settings.reach_env) == (
+        (),
+        None,
+        (),
+        False,
+    )
+    assert [str(each.to) for each in settings.reach] == ["c.shop:80"]
+    assert settings.reach_port is True
+    assert reach_settings([Source("flags", {"reach_port": "1090"}), BASE]).reach_port == 1090
+
+
+def test_a_wrong_way_into_the_mesh_names_its_place() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        agent_settings([Source(COMMAND_LINE, {"reach": ["c.shop"]}), BASE])
+    assert "command line: --reach: 'c.shop': a port is missing; write 'c.shop:80'" in caught.value.message
+    with pytest.raises(ConfigInvalid, match="reach_direct is not permitted"):
+        read_file("reach_direct: true", "devroute.yaml", own=False)
 
 
 @pytest.mark.parametrize(
