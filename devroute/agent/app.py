@@ -218,7 +218,9 @@ class Agent:
         opening.add_done_callback(opened)
 
     def _wait_until_ready(self) -> None:
-        self._readiness.start(self._settings.services, self._watch, self.controlled.status, self._failed)
+        self._readiness.start(
+            self._settings.services, self._watch, self.controlled.status_with_link, self._failed
+        )
 
     # --- the link
 

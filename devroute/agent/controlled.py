@@ -94,6 +94,11 @@ class ControlledAgent:
             else f"http://127.0.0.1:{self.inspector.access.port}/",
         }
 
+    def status_with_link(self) -> dict[str, Any]:
+        """The same with the link that opens the inspector, for the user who has started this process."""
+        link = None if self.inspector is None else self.inspector.access.url
+        return self.status() | {"inspector": link}
+
     async def add(self, specs: Sequence[ServiceSpec]) -> None:
         await self.services.add(self.keeper, specs)
 

@@ -183,5 +183,7 @@ def _in_the_background(settings: AgentSettings, state_folder: Path | None, start
         typer.echo(
             f"Requests with this header come here:\n  X-devroute: {status['contract']}\n  {status['curl']}"
         )
+        if status["inspector"]:
+            typer.echo(f"Inspector: {status['inspector']}")
         typer.echo(f"Its output is in {log_file}\nEnd it with: devroute down {status['name']}")
     return code
