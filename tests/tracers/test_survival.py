@@ -161,7 +161,7 @@ async def chain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chain
     folder: Path = tmp_path_factory.mktemp("tracers")
     async with real_mesh(folder) as mesh, serving(b) as service, serving(laptop) as replacement:
         found = Chain(mesh, Endpoint("127.0.0.1", free_port()), replacement)
-        found.b = await mesh.sidecar("b", service)
+        found.b = await mesh.sidecar("b", service, carriers=ALL)
         (folder / "traces").mkdir()
         async with serving(found.record) as recorder:
             found.recorder = f"http://{recorder.host}:{recorder.port}/"
