@@ -112,10 +112,10 @@ class BytePipe(Connection):
         self._connected = True
         if greeting := self._greeting.connected():
             self.write(greeting)
-        if self._first:
+        self.resume_request()
+        if self._first:  # after it: what is sent may pause the client again
             self._stream.send_data(self._first)
             self._first = b""
-        self.resume_request()
 
     def on_data(self, data: bytes) -> None:
         self.write(data)
