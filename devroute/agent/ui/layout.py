@@ -143,7 +143,8 @@ def lines(view: View, width: int, height: int, *, plain_ascii: bool = False) -> 
             if text and len(shown) < height - 2:
                 shown.append((("          " + text, style),))
     if not rows:
-        shown.append((("none yet: send one with the line above", "dim"),))
+        hint = "none yet: send one with the line above" if view.services else "none yet"
+        shown.append(((hint, "dim"),))
     shown = shown[: max(0, height - 1)]
     shown += [()] * (height - 1 - len(shown))
     switch: Line = ((f"  {view.rules} (o: on/off)", "cyan"),) if view.rules else ()
@@ -181,9 +182,10 @@ def _reach(view: View, width: int) -> list[Line]:
     for each in view.mode:
         found += [((f"  {part}", "magenta"),) for part in _folded(each, width - 2)]
     found.append(())
-    # At the left edge, so that selecting a line copies the header alone.
-    found += [((part, "cyan"),) for part in _folded(f"X-devroute: {view.contract}", width)]
-    found += [((part, "dim"),) for part in _folded(view.curl, width)]
+    if view.services:
+        # At the left edge, so that selecting a line copies the header alone.
+        found += [((part, "cyan"),) for part in _folded(f"X-devroute: {view.contract}", width)]
+        found += [((part, "dim"),) for part in _folded(view.curl, width)]
     for label, link in (("Browser: ", view.link), ("Inspector: ", view.inspector)):
         if link and cell_len(label + link) <= width:
             found.append(((label, "dim"), (link, "")))

@@ -5,6 +5,7 @@ import json
 
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.reach import LocalPort
+from devroute.agent.ui.layout import View, lines
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import ReachDenied
@@ -33,6 +34,13 @@ def test_each_port_is_a_line_that_says_where_it_is_and_which_one_was_taken() -> 
         "  SOCKS and HTTP proxy: socks5h://127.0.0.1:1080, http://127.0.0.1:1080",
         "",
     ]
+
+
+def test_the_page_of_a_laptop_without_services_invites_no_requests() -> None:
+    for services in ([], [("b", "http://localhost:8001")]):
+        view = View(name="alice", contract="{}", curl="curl", services=services)
+        page = "\n".join("".join(text for text, _ in line) for line in lines(view, 80, 20))
+        assert ("X-devroute" in page) is ("line above" in page) is bool(services)
 
 
 def test_another_process_that_serves_nothing_is_no_news() -> None:
