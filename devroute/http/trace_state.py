@@ -52,5 +52,5 @@ def _member(state: bytes, key: bytes) -> bytes | None:
     for member in state.split(b","):
         text = member.strip(_SPACE)
         if text.startswith(start):
-            return text[len(start) :]
+            return text[len(start) :].lstrip(_SPACE)
     return None

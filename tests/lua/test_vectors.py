@@ -16,6 +16,7 @@ from devroute.errors import ContractInvalid
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
 from devroute.http.baggage import MAX_READ_BYTES, member_value, with_member
 from devroute.http.carriers import KNOWN, carried_contract, header_of, read_slot
+from devroute.http.trace_state import state_value, with_state
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source, front_source
 from devroute.routing.decision import Decision
@@ -335,6 +336,38 @@ def test_no_contract_in_any_carrier_passes_a_closed_gateway(case: dict[str, Any]
         text = fields.get(carrier, "").encode()
         assert read_slot(carrier, text) is None
         assert read_slot(carrier, fields.get(header_of(carrier, "via"), "").encode(), "via") is None
+
+
+_, TRACE_STATE = exports("text, baggage, trace_state", "trace_state")
+STATE_PIECES = st.sampled_from(
+    [
+        "devroute",
+        "devroute=",
+        "devroute-1=",
+        "devroute-2=",
+        "a",
+        "=",
+        ",",
+        ",",
+        ";",
+        " ",
+        "\t",
+        "%20",
+        "x" * 200,
+    ]
+)
+
+
+@examples(300)
+@given(st.lists(STATE_PIECES, max_size=12).map("".join), st.integers(0, 600))
+def test_lua_and_python_read_and_write_all_tracestate_alike(text: str, size: int) -> None:
+    state, value = TRACE_STATE.trace_state, "z" * size
+    read, written = (
+        state_value(text.encode(), b"devroute"),
+        with_state(text.encode(), b"devroute", value.encode()),
+    )
+    assert state.value(text, "devroute") == (None if read is None else read.decode())
+    assert (state["with"](text, "devroute", value) or "") == written.decode()
 
 
 _, TRACE_ID = exports("text, baggage, trace", "split_trace", "with_trace")
