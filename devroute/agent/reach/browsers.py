@@ -1,5 +1,6 @@
 """Keeps pages of web sites away from the local ports of forwards: a page may send requests to 127.0.0.1, and
-one whose name resolves to it may read the responses (DNS rebinding). Pure.
+one whose name resolves to it may read the responses (DNS rebinding). At a port for bytes its request may be
+HTTP to the service, too, or commands of another protocol in the request's body. Pure.
 """
 
 import re
@@ -9,10 +10,16 @@ from urllib.parse import urlsplit
 
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.errors import ReachPageDenied
-from devroute.http.message import InboundRequest
+from devroute.http.http1.fields import END_OF_HEAD
 from devroute.inspector.access import is_loopback
 
 _LINES: Final = re.compile(rb"\r\n(host|origin|sec-fetch-site):[ \t]*([^\r]*)", re.IGNORECASE)
+#: How each request of a page begins; and its first line once that is complete, which other protocols lack
+#: (`GET key` is Redis).
+_METHODS: Final = (b"GET ", b"HEAD ", b"POST ", b"OPTIONS ", b"PUT ", b"DELETE ", b"PATCH ")
+_REQUEST_LINE: Final = re.compile(rb"[^\n]* HTTP/1\.[01]\r?\n")
+#: Bytes of a request at a port for bytes by which its head has to end.
+MAX_FIRST_HEAD: Final = 64 * 1024
 #: Names of this machine, the last one as containers on it use it.
 _LOCAL: Final = ("localhost", "host.docker.internal", "host.containers.internal")
 
@@ -26,12 +33,30 @@ class BrowserGuard:
         self._own = {labels[0], *([to.host] if labels[2:3] == ["svc"] else [])}
         self._entries = entries
 
-    def check(self, request: InboundRequest, is_known: Callable[[bytes], object]) -> None:
+    def is_admitted(self, first: bytes, is_known: Callable[[bytes], object]) -> bool:
+        """Whether a client's first bytes at a port for bytes are no request of a page; False while they may
+        become one. Raises ReachPageDenied."""
+        if not first.startswith(_METHODS):
+            return not any(method.startswith(first) for method in _METHODS)
+        if b"\n" in first and _REQUEST_LINE.match(first) is None:
+            return True
+        end = first.find(END_OF_HEAD, 0, MAX_FIRST_HEAD)
+        if end >= 0:
+            head = first[: end + 4]
+            if b"\r\nhost:" in head.lower():  # each browser sends it
+                self.check(head, is_known)
+            return True
+        if len(first) >= MAX_FIRST_HEAD:
+            raise ReachPageDenied(
+                f"a request at this port for bytes has a head of more than {MAX_FIRST_HEAD} bytes",
+                hint="reach the service without tcp://, where requests are read",
+            )
+        return False
+
+    def check(self, head: bytes, is_known: Callable[[bytes], object]) -> None:
         """`is_known(head)`: the request belongs to one that is being answered here, so that an app has sent
         it, which may pass on what browsers say. Raises ReachPageDenied."""
-        values = {
-            name.lower(): value.strip().decode("latin-1") for name, value in _LINES.findall(request.raw)
-        }
+        values = {name.lower(): value.strip().decode("latin-1") for name, value in _LINES.findall(head)}
         host = values.get(b"host", "")
         if not self._is_ours(host):
             raise ReachPageDenied(
@@ -40,7 +65,7 @@ class BrowserGuard:
             )
         origin = values.get(b"origin")
         foreign = values.get(b"sec-fetch-site") == "cross-site" if origin is None else not self._may(origin)
-        if foreign and not is_known(request.raw):
+        if foreign and not is_known(head):
             raise ReachPageDenied(
                 f"a page of {origin or 'another site'} may not send requests into the mesh",
                 hint="an app that passes on Origin and Sec-Fetch-Site has to pass on traceparent or"

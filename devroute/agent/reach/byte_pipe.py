@@ -10,6 +10,7 @@ from devroute.agent.mesh_links import tcp_request
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.errors import DevrouteError, UpstreamInvalid
 from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.error_response import http1_error
 from devroute.http.message import Framing, Headers, ResponseHead
 from devroute.upstream.interface import DiscardedRequest, Upstream, UpstreamStream
 
@@ -35,11 +36,12 @@ _NO_STREAM: Final = DiscardedRequest()
 
 class BytePipe(Connection):
     """Implements ResponseSink. `pipes`: those that are open; `failed` gets the reason why one
-    could not be connected, or broke off."""
+    could not be connected, or broke off. `admit`: whether a client's first bytes may be sent; False while
+    that is not known, and raises why they may not."""
 
     __slots__ = (
-        "_client_ended", "_connected", "_failed", "_first", "_greeting", "_head", "_pipes", "_reads_paused",
-        "_stream", "_to", "_upstream", "_upstream_ended",
+        "_admit", "_client_ended", "_connected", "_failed", "_first", "_greeting", "_head", "_pipes",
+        "_reads_paused", "_stream", "_to", "_upstream", "_upstream_ended",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +52,7 @@ class BytePipe(Connection):
         to: MeshPort,
         failed: Callable[[str, DevrouteError], None],
         greeting: Greeting = _NO_GREETING,
+        admit: Callable[[bytes], bool] | None = None,
     ) -> None:
         super().__init__(loop)
         self._pipes = pipes
@@ -58,6 +61,7 @@ class BytePipe(Connection):
         self._failed = failed
         self._to = to
         self._greeting = greeting
+        self._admit = admit
         self._first = b""
         self._stream: UpstreamStream = _NO_STREAM
         self._connected = False
@@ -81,10 +85,31 @@ class BytePipe(Connection):
     # --- from the client
 
     def received(self, data: bytes) -> None:
+        if self._admit is not None:
+            data, self._first = self._first + data, b""
+            try:
+                if not self._admit(data):
+                    self._first = data
+                    return
+            except DevrouteError as error:
+                self._refuse(error)
+                return
+            self._admit = None
         self._stream.send_data(data)
+
+    def _refuse(self, error: DevrouteError) -> None:
+        """What a page of a web site has sent."""
+        stream, self._stream = self._stream, _NO_STREAM
+        stream.cancel()
+        self._failed(str(self._to), error)
+        self.write(http1_error(error, close=True))
+        self.close()
 
     def eof_received(self) -> bool:
         self._client_ended = True
+        if self._connected and self._first:  # no whole request, so no page's
+            self._stream.send_data(self._first)
+            self._first = b""
         self._stream.send_end([])
         return not self._upstream_ended
 

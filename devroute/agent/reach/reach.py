@@ -113,13 +113,18 @@ class Reach:
     def _protocol(self, to: MeshPort) -> Callable[[], asyncio.BaseProtocol]:
         upstream = self._way(to)
         loop = asyncio.get_running_loop()
+        guard, is_known = BrowserGuard(to, self._entries), self._chain.find
         if to.tcp:
-            return lambda: BytePipe(loop, self.pipes, upstream, to, self.failed)
-        route, guard = route_to(upstream, str(to)), BrowserGuard(to, self._entries)
+
+            def admit(first: bytes) -> bool:
+                return guard.is_admitted(first, is_known)
+
+            return lambda: BytePipe(loop, self.pipes, upstream, to, self.failed, admit=admit)
+        route = route_to(upstream, str(to))
 
         def routed(request: InboundRequest) -> Route:
             try:
-                guard.check(request, self._chain.find)
+                guard.check(request.raw, is_known)
             except DevrouteError as error:
                 self.failed(str(to), error)
                 raise

@@ -8,6 +8,8 @@ import pytest
 
 from devroute.agent.reach import proxy_port
 from devroute.agent.reach import reach as reach_module
+from devroute.agent.reach.browsers import MAX_FIRST_HEAD, BrowserGuard
+from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.past_mesh import PastTheMesh
 from devroute.errors import ServerUnreachable
 from tests.agent.reach.mesh import BytesApp, Mesh, get, heads, say
@@ -143,19 +145,20 @@ async def test_a_forward_serves_programs_and_pages_of_this_machine_and_of_the_me
         assert (await say(port, get(host, *lines), end=False)).startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        ("evil.example",),
-        ("c.shop",),
-        ("c.shop.evil.example",),
-        ("127.0.0.1:{port}", "origin: https://evil.example"),
-        ("127.0.0.1:{port}", "origin: null"),
-        ("127.0.0.1:{port}", "Origin: https://qa.example.evil.example"),
-        ("127.0.0.1:{port}", "sec-fetch-site: cross-site"),
-        ("127.0.0.1:{port}", "origin: https://evil.example", "x-request-id: another"),
-    ],
-)
+#: Whose requests no forward passes on.
+FOREIGN = [
+    ("evil.example",),
+    ("c.shop",),
+    ("c.shop.evil.example",),
+    ("127.0.0.1:{port}", "origin: https://evil.example"),
+    ("127.0.0.1:{port}", "origin: null"),
+    ("127.0.0.1:{port}", "Origin: https://qa.example.evil.example"),
+    ("127.0.0.1:{port}", "sec-fetch-site: cross-site"),
+    ("127.0.0.1:{port}", "origin: https://evil.example", "x-request-id: another"),
+]
+
+
+@pytest.mark.parametrize("fields", FOREIGN)
 async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: tuple[str, ...]) -> None:
     mesh = Mesh()
     mesh.chain.begin(get("b", 'x-devroute: {"c": "bob"}', "x-request-id: 6f1f-11"))
@@ -168,6 +171,52 @@ async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: t
     assert [name for name, _ in mesh.failures] == ["c.shop:80"]
     assert b"access-control" not in response.lower()
     assert not mesh.c.streams
+
+
+@pytest.mark.parametrize(
+    "request_of_a_page",
+    [
+        *(get(host, *lines) for host, *lines in FOREIGN if host != "c.shop"),
+        b"POST / HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 10\r\n\r\nFLUSHALL\r\n",
+        b"OPTIONS /x HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n",
+        get("evil.example", target="/" + "x" * MAX_FIRST_HEAD),
+    ],
+    ids=range(len(FOREIGN) + 2),
+)
+async def test_a_page_of_a_web_site_cannot_send_bytes_into_the_mesh(request_of_a_page: bytes) -> None:
+    mesh = Mesh({"tcp://d.shop:1": (app := BytesApp())})
+    guard = BrowserGuard(MeshPort("d.shop", 1, tcp=True), list)
+    first, rest = request_of_a_page[:20], request_of_a_page[20:]
+    assert not any(guard.is_admitted(first[:size], mesh.chain.find) for size in range(1, 20))
+    async with mesh.reached("tcp://d.shop:1") as reach:
+        with suppress(ConnectionError):  # it may be closed before all was sent
+            response = await say(reach.local[0].port, first, rest, end=False)
+            assert response.startswith(b"HTTP/1.1 403 ")
+            assert b"reach-page-denied" in response
+    assert [error.code for _, error in mesh.failures] == ["reach-page-denied"]
+    assert not any(stream.body for stream in app.streams)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        get("127.0.0.1:9"),
+        get("d"),
+        get("localhost:9", "origin: http://localhost:3000"),
+        b"GET key\r\n",
+        b"POST",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET /\r\n",
+        b"\x16\x03\x01host: evil.example",
+        b"\r\nGET / HTTP/1.1\r\nhost: evil.example\r\n\r\n",
+        b"x",
+    ],
+)
+async def test_a_port_for_bytes_passes_on_what_programs_send(sent: bytes) -> None:
+    mesh = Mesh({"tcp://d.shop:1": BytesApp()})
+    async with mesh.reached("tcp://d.shop:1") as reach:
+        assert await say(reach.local[0].port, sent) == sent.upper()
+    assert not mesh.failures
 
 
 @pytest.mark.parametrize(
