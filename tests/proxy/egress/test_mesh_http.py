@@ -50,7 +50,15 @@ FIELDS: dict[bytes, bytes] = {
     b"forwarded: for=1.2.3.4": b"",
     b"x-envoy-original-dst-host: 169.254.169.254:80": b"",
     b"x-envoy-retry-on: 5xx": b"",
+    b"x_devroute_subject: mallory": b"",
+    b"X.Devroute-Subject: mallory": b"",
+    b"x_devroute_via: b": b"",
+    b"x_forwarded_client_cert: By=spiffe://x": b"",
+    b"X-Envoy_Peer-Metadata: x": b"",
+    b"x-forwarded-for: 1.2.3.4": b"x-forwarded-for: 1.2.3.4",
+    b"x-devroutes: c": b"x-devroutes: c",
     b"connection: close": b"",
+    b"connection: x-devroute-subject, host": b"",
     b"keep-alive: timeout=5": b"",
 }
 
