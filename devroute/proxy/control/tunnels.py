@@ -197,7 +197,6 @@ class Tunnels:
         self.succession.notify_others(registration, displaced)
         others = one_of_each(self.registry.others(registration))
         taken = {each.before.process: each for each in displaced if not each.again}
-        further = bool(self.registry.siblings(registration))
         welcome = handshake.Welcome(
             server=__version__,
             name=registration.name,
@@ -219,7 +218,7 @@ class Tunnels:
         services = list(registration.services)
         number = registration.hello.link
         log.info("laptop.online", laptop=registration.name, subject=subject, services=services, link=number)
-        if taken or not further:  # else the trail has it already
+        if taken or not self.registry.siblings(registration):  # else the trail has it already
             self.record(
                 "takeover" if displaced else "registration",
                 subject=subject,
@@ -264,13 +263,14 @@ class Tunnels:
         member = self.links[link]
         subject = member.identity.subject
         if identity.subject != subject:
-            raise NameNotOwned(
-                f"the new token is that of '{identity.subject}', but this tunnel belongs to '{subject}'"
-            )
+            new = identity.subject
+            raise NameNotOwned(f"the new token is that of '{new}', but this tunnel belongs to '{subject}'")
         if (registration := self.registry.registration_of(link)) is not None:
             self._permit_all(identity, registration.hello)
         member.identity = identity
         self._checked_against = None
+        if self.reach is not None:
+            self.reach.review_identity(subject)
 
     # --- what is permitted no longer
 

@@ -4,7 +4,7 @@ and records it. The replica that has the laptop's link does all of this.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from devroute.auth.identity import Identity
@@ -136,7 +136,14 @@ class Egress:
 
     def review_policy(self) -> None:
         """Another policy is in force: end what it does not permit."""
-        for stream in list(self.open):
+        self._review(list(self.open))
+
+    def review_identity(self, subject: str) -> None:
+        """A laptop of this subject has another identity: end what its groups do not permit any more."""
+        self._review([each for each in self.open if each.identity().subject == subject])
+
+    def _review(self, streams: Iterable[WatchedStream]) -> None:
+        for stream in streams:
             try:
                 self.permit(stream.identity(), stream.destination)
             except ReachDenied as error:

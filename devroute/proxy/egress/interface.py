@@ -13,3 +13,6 @@ class Reach(Protocol):
     def attach(self, link: ProxyLink, laptop: str, identity: Callable[[], Identity]) -> None:
         """Let the agent of this link open streams, before its WELCOME is sent. `identity`: the current one of
         the link."""
+
+    def review_identity(self, subject: str) -> None:
+        """A link of this subject has the identity of a newer token."""

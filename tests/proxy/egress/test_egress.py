@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from devroute.agent.mesh_links import MeshLinks, tcp_request
+from devroute.auth.identity import Identity
 from devroute.contract.destination import parse_destination
 from devroute.errors import (
     DevrouteError,
@@ -165,6 +166,27 @@ async def test_a_new_policy_applies_to_the_next_request_and_ends_what_it_does_no
         found.policy = Policy.parse(POLICY)
         app.serve = answer(b"again")
         assert (await found.get("c:80")).body == b"again"
+
+
+async def test_a_newer_token_of_other_groups_ends_what_they_do_not_permit() -> None:
+    async def authenticate(authorization: str, certificate: object) -> Identity:
+        return Identity("alice", frozenset(authorization.split()[1:]))
+
+    policy = Policy.parse('reach: [{groups: [qa], services: [c], namespaces: ["*"]}]')
+    app = App(lambda stream: stream.sink.on_head(head(200)))
+    egress = Egress(ProxySettings(), lambda: policy, app, lambda event, /, **fields: None)
+    async with site(reach=egress, authenticate=authenticate) as where:
+        link = await welcomed(where, token="qa")
+        client = Client()
+        MeshLinks(lambda: [link]).upstream("c:80").open(get(), client)
+        await client.first.wait()
+        await asyncio.wait_for(link.renew("qa dev"), 10)
+        assert client.error is None
+        await asyncio.wait_for(link.renew("dev"), 10)
+        await asyncio.wait_for(client.done.wait(), 10)
+        assert isinstance(client.error, ReachDenied)
+        link.close_with(DevrouteError("the test is over"))
+    await egress.close()
 
 
 # --- limits -------------------------------------------------------------------------------------------------
