@@ -153,6 +153,7 @@ class Agent:
             self.about,
             self.inspection,
             end=lambda: self._end("down", 0),
+            reach=self.reach,
         )
 
     def _reach_of(self, state_folder: Path | None) -> "LaptopReach":

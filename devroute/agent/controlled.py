@@ -24,6 +24,7 @@ from devroute.tunnel.protocol.handshake import Welcome
 
 if TYPE_CHECKING:
     from devroute.agent.control.server import ControlServer
+    from devroute.agent.reach.laptop_reach import LaptopReach
 
 
 @dataclass(eq=False)
@@ -39,6 +40,7 @@ class ControlledAgent:
     about: About
     inspection: Inspection | None
     end: Callable[[], None]
+    reach: "LaptopReach | None" = None
     inspector: InspectorPort | None = None
     log: Path | None = None
     contract: str = ""
@@ -86,6 +88,7 @@ class ControlledAgent:
             "online": self.keeper.online,
             "links": len(self.keeper.links),
             "services": self.services.as_json(self.watch.listening),
+            "reach": None if self.reach is None else self.reach.as_json(),
             "contract": self.contract,
             "curl": about.command,
             "link": about.link,

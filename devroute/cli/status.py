@@ -27,10 +27,25 @@ def describe_running(processes: Sequence[Mapping[str, Any]]) -> list[str]:
             missing = ", whose app does not listen" if served.get("listening") is False else ""
             place = cell(served.get("direct") or served.get("local"))
             found.append(f"  {cell(served.get('service'))} -> {place}{missing}")
+        found += describe_reach(each)
         for name in ("inspector", "log"):
             if each.get(name):
                 found.append(f"  {name}: {cell(each.get(name))}")
     return found
+
+
+def describe_reach(process: Mapping[str, Any]) -> list[str]:
+    """The local ports of a devroute up that lead into the mesh, in lines."""
+    reach = process.get("reach")
+    if not isinstance(reach, Mapping):
+        return []
+    lines = [
+        f"  {cell(each.get('service'))} is reached at {cell(each.get('local'))}"
+        for each in objects(reach.get("ports"))
+    ]
+    if reach.get("proxy"):
+        lines.append(f"  SOCKS and HTTP proxy: 127.0.0.1:{cell(reach['proxy'])}")
+    return lines
 
 
 def you_are(server: str, document: Mapping[str, object]) -> str:

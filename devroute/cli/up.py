@@ -17,6 +17,7 @@ from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output, print_json
 from devroute.cli.reach_options import ReachContract, ReachDirect
+from devroute.cli.status import describe_reach
 from devroute.errors import ConfigInvalid
 
 
@@ -180,6 +181,8 @@ def _in_the_background(settings: AgentSettings, state_folder: Path | None, start
         typer.echo(f"{status['name']} is online at {status['server']}, in the background")
         for each in status["services"]:
             typer.echo(f"  {each['service']} -> {each['direct'] or each['local']}")
+        for line in describe_reach(status):
+            typer.echo(line)
         typer.echo(
             f"Requests with this header come here:\n  X-devroute: {status['contract']}\n  {status['curl']}"
         )

@@ -60,10 +60,12 @@ async def test_it_is_online_and_its_app_listens_when_the_command_returns_and_dow
     environment = known(where, tmp_path)
     serve = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(unused_tcp_port))
     line = ("up", f"foo=127.0.0.1:{unused_tcp_port}", "--detach", "--wait", "--output", "json")
+    line += ("--reach", "c.shop:80")
     code, out, err = await devroute(tmp_path, *line, "--", *serve, **environment)
     assert (code, err) == (0, "")
     started = json.loads(out)
     assert started["services"][0]["listening"]
+    assert [each["service"] for each in started["reach"]["ports"]] == ["c.shop:80"]
     assert [each["name"] for each in where.registry.listing()] == ["alice"]
     (it,) = all_running(state(tmp_path))
     assert (it.pid, it.log) == (started["pid"], started["log"])

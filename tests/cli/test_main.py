@@ -18,7 +18,7 @@ from devroute.agent.settings import AgentSettings
 from devroute.auth.authenticator import Authenticator
 from devroute.auth.tokens import Tokens, new_token
 from devroute.cli.main import run
-from devroute.cli.status import describe_status, in_words
+from devroute.cli.status import describe_running, describe_status, in_words
 from devroute.cli.table import table
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, NameTaken
@@ -399,6 +399,17 @@ def test_a_status_of_another_release_is_shown_as_far_as_it_is_understood() -> No
     assert "you may reach     no service of the mesh" in describe_status("http://s", {"you_may_reach": []})
     shown = describe_status("http://s", {"replicas": 2, "registry": "available", "entries": {}})
     assert not any(line.startswith(("registry", "called", "entries")) for line in shown)
+
+
+def test_the_status_of_this_machine_has_the_local_ports_into_the_mesh() -> None:
+    ports = [{"service": "c.shop:80", "local": "127.0.0.1:26509"}]
+    process = {"name": "alice", "server": "http://s", "pid": 1, "online": True}
+    assert describe_running([{**process, "reach": {"ports": ports, "proxy": 1080}}, process]) == [
+        "alice is online at http://s (process 1)",
+        "  c.shop:80 is reached at 127.0.0.1:26509",
+        "  SOCKS and HTTP proxy: 127.0.0.1:1080",
+        "alice is online at http://s (process 1)",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class ReachReporter(Protocol):
         """What listens."""
 
     def reach_failed(self, service: str, error: DevrouteError) -> None:
-        """A connection that got no response of its own."""
+        """A request or connection that got no further, for a reason that people can do something about."""
 
 
 class LaptopReach:
@@ -79,6 +79,10 @@ class LaptopReach:
         port = self._reach.proxy_port
         return "" if port is None else f"http://{HOST}:{port}"
 
+    def as_json(self) -> dict[str, object]:
+        """What listens, as the event `reach` has it."""
+        return {"ports": [each.as_json() for each in self._reach.local], "proxy": self._reach.proxy_port}
+
     async def open(self) -> None:
         """Raises ConfigInvalid."""
         await self._reach.open(self._settings.reach_port or self._settings.reach_env)
@@ -117,7 +121,9 @@ class LaptopReach:
         way = self._mesh.upstream(str(to))
         if to.tcp:
             return way
-        return RewritingUpstream(to, self._around(str(to), way), self._chain, self._own_contract)
+        return RewritingUpstream(
+            to, self._around(str(to), way), self._chain, self._own_contract, self._failed
+        )
 
     def _own_contract(self) -> bytes | None:
         if not self._settings.reach_contract or not self._settings.services:

@@ -44,6 +44,14 @@ class LocalPort:
     def address(self) -> str:
         return f"{HOST}:{self.port}"
 
+    def as_json(self) -> dict[str, object]:
+        return {
+            "service": str(self.to),
+            "local": self.address,
+            "wanted": self.wanted,
+            "variables": dict(self.variables),
+        }
+
 
 @dataclass(slots=True)
 class _Way:

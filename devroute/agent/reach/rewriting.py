@@ -11,6 +11,14 @@ from devroute import headers
 from devroute.agent.reach.chain import Carried, ContractChain
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.contract.trace_id import without_trace
+from devroute.errors import (
+    DevrouteError,
+    ReachDenied,
+    ReachRefused,
+    ReachUnavailable,
+    ServiceUnknown,
+    TargetUnreachable,
+)
 from devroute.http.baggage import member_value, with_member
 from devroute.http.carriers import KNOWN, carried_contract, encode_contract
 from devroute.http.message import RequestHead, ResponseHead, header_value, split_fields
@@ -26,15 +34,25 @@ _PASSED: Final = frozenset(name.encode() for name in (headers.CONTRACT, headers.
 _SHOWN: Final = re.compile(rb"(?:%b|%b):" % (headers.RESULT.encode(), headers.REASON.encode()), re.IGNORECASE)
 _RESULT_LINE: Final = headers.line_start(headers.RESULT)
 _REASON_LINE: Final = headers.line_start(headers.REASON)
+#: Errors that a person has to do something about; the response with the hint is the app's, which rarely shows
+#: it.
+_FOR_PEOPLE: Final = (ReachDenied, ReachRefused, ReachUnavailable, ServiceUnknown, TargetUnreachable)
 
 
 class RewritingUpstream:
     """Requests to one destination, through `way`; implements Upstream. `own`: the contract for a request that
-    belongs to none, None for no contract."""
+    belongs to none, None for no contract. `failed` gets the destination's name, and errors for people."""
 
     def __init__(
-        self, to: MeshPort, way: Upstream, chain: ContractChain, own: Callable[[], bytes | None]
+        self,
+        to: MeshPort,
+        way: Upstream,
+        chain: ContractChain,
+        own: Callable[[], bytes | None],
+        failed: Callable[[str, DevrouteError], None],
     ) -> None:
+        self._name = str(to)
+        self._failed = failed
         self._authority = to.authority.encode()
         self._way = way
         self._chain = chain
@@ -43,7 +61,11 @@ class RewritingUpstream:
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         wire = self._rewritten(head.wire)
         outgoing = RequestHead(head.method, head.target, head.framing, head.length, wire, head.span)
-        return self._way.open(outgoing, _Sink(sink))
+        return self._way.open(outgoing, _Sink(sink, self._report))
+
+    def _report(self, error: DevrouteError) -> None:
+        if isinstance(error, _FOR_PEOPLE):
+            self._failed(self._name, error)
 
     def _rewritten(self, wire: bytes) -> bytes:
         given: dict[bytes, bytes] = {}
@@ -101,14 +123,14 @@ def _agree(wire: bytes, given: dict[bytes, bytes], found: dict[bytes, bytes]) ->
 
 
 class _Sink:
-    """Passes a response on, with what it says about who answered."""
+    """Passes a response on, with what it says about who answered. `report` gets its error."""
 
-    def __init__(self, sink: ResponseSink) -> None:
+    def __init__(self, sink: ResponseSink, report: Callable[[DevrouteError], None]) -> None:
         self._sink = sink
+        self._report = report
         self.on_informational = sink.on_informational
         self.on_data = sink.on_data
         self.on_end = sink.on_end
-        self.on_error = sink.on_error
         self.pause_request = sink.pause_request
         self.resume_request = sink.resume_request
 
@@ -120,3 +142,7 @@ class _Sink:
         else:
             head.drop = [span for span in head.drop if _SHOWN.match(head.raw, *span) is None]
         self._sink.on_head(head)
+
+    def on_error(self, error: DevrouteError) -> None:
+        self._report(error)
+        self._sink.on_error(error)

@@ -184,22 +184,14 @@ class Reporter(ABC):
                 lines[index] += f"  ({each.wanted} is in use)"
         if proxy is not None:
             lines += [f"  SOCKS and HTTP proxy: socks5h://127.0.0.1:{proxy}, http://127.0.0.1:{proxy}"]
-        listed = [
-            {
-                "service": str(each.to),
-                "local": each.address,
-                "wanted": each.wanted,
-                "variables": dict(each.variables),
-            }
-            for each in ports
-        ]
         text = "\n".join(["Reached from this laptop:", *lines, ""])
-        self._report("reach", text, ports=listed, proxy=proxy)
+        self._report("reach", text, ports=[each.as_json() for each in ports], proxy=proxy)
 
     def reach_failed(self, service: str, error: DevrouteError) -> None:
-        """A program of this laptop got no connection into the mesh, and no response that says why."""
+        """A program of this laptop was refused, or got no connection into the mesh."""
         text = f"-> {printable(service)}  {error.message}" + (f" ({error.hint})" if error.hint else "")
-        self._report("reach-failed", text, service=service, code=error.code, reason=error.message)
+        about = {"service": service, "code": error.code, "reason": error.message, "hint": error.hint}
+        self._report("reach-failed", text, **about)
 
     def back(self, name: str) -> None:
         self._report("back", f"{name} is online again", name=name)

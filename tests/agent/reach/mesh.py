@@ -81,7 +81,10 @@ class Mesh:
         app = self.apps.get(str(to), Denied())
         if to.tcp:
             return app
-        return RewritingUpstream(to, self._around(str(to), app), self.chain, lambda: self.own)
+        return RewritingUpstream(to, self._around(str(to), app), self.chain, lambda: self.own, self.failed)
+
+    def failed(self, name: str, error: DevrouteError) -> None:
+        self.failures.append((name, error))
 
     def check_ready(self) -> None:
         if self.offline is not None:
@@ -103,7 +106,7 @@ class Mesh:
             direct=direct,
             check_ready=self.check_ready,
             entries=lambda: self.entries,
-            failed=lambda name, error: self.failures.append((name, error)),
+            failed=self.failed,
         )
         await reach.open(proxy)
         try:

@@ -150,6 +150,6 @@ def outgoing(answering: list[bytes], wire: bytes, own: bytes | None = None) -> l
     for each in answering:
         known.begin(each)
     app = App()
-    upstream = RewritingUpstream(MeshPort.parse("c.shop:80"), app, known, lambda: own)
+    upstream = RewritingUpstream(MeshPort.parse("c.shop:80"), app, known, lambda: own, lambda to, error: None)
     upstream.open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), Client())
     return [each.head.wire for each in app.streams]

@@ -97,7 +97,9 @@ def test_a_rewritten_head_is_valid_and_says_nothing_that_only_sidecars_say(
     chain, app = ContractChain(lambda: 0.0), App()
     chain.begin(head(answering))
     wire = head([("host", "127.0.0.1:9"), *((name, value) for name, value in fields if name != "Host")])
-    upstream = RewritingUpstream(MeshPort.parse("c.shop:80"), app, chain, lambda: None)
+    upstream = RewritingUpstream(
+        MeshPort.parse("c.shop:80"), app, chain, lambda: None, lambda to, error: None
+    )
     upstream.open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), Client())
     sent = app.streams[0].head.wire
     request = parse_request_head(sent)

@@ -143,10 +143,14 @@ async def test_my_own_contract_is_added_if_that_is_wanted(said: Said) -> None:
 
 async def test_what_policy_does_not_permit_is_an_error_with_its_code(said: Said) -> None:
     async with laptop(said, services=["foo=1"], reach=["d.shop:80"]) as running:
+        await say(await running.port(), get("127.0.0.1"), end=False)
         response = await say(await running.port(), get("127.0.0.1"), end=False)
+        failed = [each for each in running.events() if each["event"] == "reach-failed"]
     assert response.startswith(b"HTTP/1.1 403 ")
     assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "reach-denied"
     assert not running.mesh.streams
+    assert [(each["service"], each["code"]) for each in failed] == [("d.shop:80", "reach-denied")]
+    assert "the platform team can add to reach in the policy: {subjects: [alice]" in failed[0]["hint"]
 
 
 async def test_what_fails_again_and_again_is_reported_once(said: Said) -> None:
