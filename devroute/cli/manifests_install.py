@@ -76,6 +76,8 @@ Sampled = Annotated[
 
 def carriers_of(carrier: list[str] | None, sampled: bool) -> Carriers:
     """What options say of carriers; the name `none` is for no further ones. Raises ConfigInvalid."""
+    if carrier is not None and "none" in carrier[1:] + carrier[:-1]:
+        raise ConfigInvalid("carrier: none stands alone", hint="leave it out, or the others")
     written = carriers.DEFAULT if carrier is None else () if carrier == ["none"] else tuple(carrier)
     return Carriers(tuple(dict.fromkeys(map(str.lower, written))), sampled)
 

@@ -179,6 +179,7 @@ def test_install_says_how_to_create_the_secret_of_a_registry_and_repeats_no_pass
         (["--by-trace-id"], 2, "--by-trace-id: is for one workload; write --scope workload"),
         (["--carrier", "cookie"], 20, "'cookie' cannot carry a contract"),
         (["--carrier", "x-devroute-via"], 20, "'x-devroute-via' cannot carry a contract"),
+        (["--carrier", "none", "--carrier", "baggage"], 20, "carrier: none stands alone"),
         (["--carrier", "a b"], 20, "'a b' cannot carry a contract"),
         (["--carrier", "baggage", "--sampled"], 20, "tracestate, which is not among them"),
         (["install", *[f"--carrier=x-{number}" for number in range(9)]], 20, "more than 8 headers"),

@@ -158,7 +158,7 @@ class Installation:
         for each in (self.reach_namespace, *self.reach_denied):
             if each is not None:
                 check_named("reach", each, "a namespace")
-        check_reach(self.reach, self.reach_networks, mesh_egress=self.mesh_egress)
+        check_reach(self.reach, self.reach_networks, self.denied_namespaces, mesh_egress=self.mesh_egress)
         Policy.from_mapping(self.policy_file, "policy")
 
     @property

@@ -56,16 +56,25 @@ def read_reachable(text: str) -> Reachable:
     port = int(found[3]) if found and found[3] else None
     in_cluster = len(labels) == 2
     if found is None or len(labels) < 2 or "svc" in labels[2:3] or port == 0 or (port or 0) > 65535:
-        hint = "write SERVICE.NAMESPACE[:PORT] or HOST[:PORT], with tcp:// in front for bytes"
+        hint = "write SERVICE.NAMESPACE[:PORT], *.NAMESPACE or HOST[:PORT], with tcp:// in front for bytes"
         raise ConfigInvalid(f"reach: {quote(text)} is no service in a namespace, and no host", hint=hint)
+    if not in_cluster and labels[-1].isdigit():  # of no host's name (RFC 3696 §2)
+        raise ConfigInvalid(f"reach: {quote(text)} is an address; laptops reach what has a name")
     protocol: Literal["http", "tcp"] = "tcp" if found[1] == "tcp" else "http"
     name, namespace = labels if in_cluster else (found[2], "")
     return Reachable(protocol, name, namespace, port)
 
 
-def check_reach(reach: Sequence[Reachable], networks: Sequence[str], *, mesh_egress: bool) -> None:
-    """Raises ConfigInvalid for what could reach nothing."""
+def check_reach(
+    reach: Sequence[Reachable], networks: Sequence[str], denied: Sequence[str], *, mesh_egress: bool
+) -> None:
+    """Raises ConfigInvalid for what could reach nothing. `denied`: the namespaces that no laptop reaches."""
     for each in reach:
+        if each.namespace in denied:
+            raise ConfigInvalid(
+                f"reach: {quote(str(each))} is in a namespace that no laptop reaches",
+                hint=f"whatever the policy lists: these are {', '.join(denied)}",
+            )
         if each.protocol == "http" and not mesh_egress:
             raise ConfigInvalid(
                 f"reach: {quote(str(each))} by HTTP needs the sidecar's listener into the mesh",

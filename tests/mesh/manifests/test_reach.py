@@ -66,6 +66,11 @@ def test_what_is_no_service_in_a_namespace_is_refused(text: str) -> None:
         read_reachable(text)
 
 
+def test_an_address_is_no_host() -> None:
+    with pytest.raises(ConfigInvalid, match=r"'10\.0\.0\.1:80' is an address; laptops reach what has a name"):
+        read_reachable("10.0.0.1:80")
+
+
 def test_the_policy_permits_what_was_given_and_nothing_else() -> None:
     chosen = reaching("*.shop", "tcp://orders-db.data:5432")
     policy = Policy.parse(one(chosen, "ConfigMap")["data"]["policy.yaml"], "policy.yaml")
@@ -127,6 +132,8 @@ def test_hosts_outside_of_the_cluster_are_reached_in_their_networks() -> None:
         (["tcp://db.vendor.example:1"], {}, "reach: the NetworkPolicy lets nothing out to 'tcp://db.vendor"),
         (["c.shop:80"], {"reach_networks": ("10.0.0.0/8",)}, "reach_networks: they are where hosts outside"),
         (["a.vendor.example"], {"reach_networks": ("10.0.0.1/8",)}, "reach_networks: 10.0.0.1/8 has host"),
+        (["*.kube-system"], {}, r"reach: '\*\.kube-system' is in a namespace that no laptop reaches"),
+        (["c.shop"], {"reach_denied": ("shop",)}, "reach: 'c.shop' is in a namespace that no laptop reaches"),
         (["C.shop:80"], {}, "policy: reach.0.services.0"),
         ([], {"reach_namespace": "a.b"}, "reach: a namespace consists of"),
         ([], {"reach_denied": ("",)}, "reach: a namespace consists of"),
