@@ -159,7 +159,7 @@ class Link(Connection):
         for piece in websocket.receive(data):
             events = session.receive(piece)
             if len(events) * TINY_BYTES > len(piece):
-                self._slow_down(len(events))
+                self.slow_down(len(events))
             for event in events:
                 if type(event) is Data:
                     event[0].owner.receive_data(event[1], event[2])
@@ -225,8 +225,8 @@ class Link(Connection):
             session.goaway(flood.code, flood.message, flood.hint)
             self.close_with(flood)
 
-    def _slow_down(self, tiny: int) -> None:
-        """Read nothing for a while if there were too many tiny frames."""
+    def slow_down(self, tiny: int) -> None:
+        """Count so many tiny frames more. Read nothing for a while if there were too many."""
         seconds = self._guard.pause(self.heartbeat.last_received, tiny)
         if seconds and self._read_pause is None and not self.transport.is_closing():
             self.transport.pause_reading()

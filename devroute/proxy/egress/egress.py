@@ -31,6 +31,7 @@ from devroute.proxy.egress.tcp import TcpUpstream
 from devroute.proxy.egress.watched import WatchedStream
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
+from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY
 from devroute.tunnel.proxy_link import ProxyLink
 from devroute.tunnel.served_stream import Finished
 from devroute.upstream.dialer import Dialer
@@ -76,7 +77,7 @@ class Egress:
         links = self._links[identity().subject]
         links.add(link)
         link.disconnected.add_done_callback(lambda _: links.discard(link))
-        reaching = _Laptop(self, laptop, identity)
+        reaching = _Laptop(self, link, laptop, identity)
         link.enable_reach(reaching.upstream, reaching.finished)
 
     def full(self, subject: str) -> bool:
@@ -173,8 +174,9 @@ class Egress:
 class _Laptop:
     """What the agent of one link reaches. Decisions are kept while policy and identity are the same."""
 
-    def __init__(self, egress: Egress, name: str, identity: Callable[[], Identity]) -> None:
+    def __init__(self, egress: Egress, link: ProxyLink, name: str, identity: Callable[[], Identity]) -> None:
         self._egress = egress
+        self._link = link
         self._name = name
         self._identity = identity
         self._judged = BoundedCache[bytes, Upstream](MAX_JUDGED_BYTES)
@@ -217,6 +219,7 @@ class _Laptop:
         if kind is not None and issubclass(kind, _NOT_SENT):
             error = kind(finished.reason, service=service, target=self._name)
             egress.record("refusal", at="reach", **refusal_fields(error, subject=subject))
+            self._link.slow_down(REFUSED_AS_TINY)
             return
         egress.record(
             "reach",

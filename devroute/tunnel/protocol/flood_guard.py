@@ -29,6 +29,10 @@ TINY_BURST: Final = 20_000
 TINY_PER_SECOND: Final = 20_000
 MAX_PAUSE_SECONDS: Final = 1.0
 
+#: A stream of an agent's that the proxy refuses counts as so many of them: it costs as much to read, judge
+#: and record, and its agent may have opened it only for that.
+REFUSED_AS_TINY: Final = 10
+
 
 class FloodGuard:
     """Counts what one link's peer has sent."""

@@ -24,15 +24,17 @@ from devroute.errors import (
     UpstreamReset,
     UpstreamTimeout,
 )
+from devroute.http.message import Framing, RequestHead
 from devroute.policy import policy as policies
 from devroute.policy.policy import Policy
 from devroute.proxy.egress import egress as egress_module
 from devroute.proxy.egress.egress import Egress
 from devroute.proxy.egress.tcp import TcpConnection, TcpStream, is_own_machine
 from devroute.proxy.settings import ProxySettings
+from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY, TINY_BURST
 from devroute.upstream.resolver import Resolver
 from tests.support.eventually import eventually
-from tests.support.loopback import App, Client, answer, get, head, site
+from tests.support.loopback import App, Client, Site, answer, get, head, site
 from tests.support.mesh_way import welcomed
 
 POLICY = """
@@ -65,6 +67,7 @@ class Reaching:
     egress: Egress
     links: MeshLinks
     names: Names
+    site: Site
     events: list[dict[str, Any]] = field(default_factory=list)
     policy: Policy = field(default_factory=lambda: Policy.parse(POLICY))
 
@@ -94,7 +97,7 @@ async def reaching(app: App | None = None, **settings: Any) -> AsyncIterator[Rea
     egress = Egress(ProxySettings(**settings), lambda: found.policy, app, record, names)
     async with site(reach=egress) as where:
         link = await welcomed(where)
-        found = Reaching(egress, MeshLinks(lambda: [link]), names, events)
+        found = Reaching(egress, MeshLinks(lambda: [link]), names, where, events)
         yield found
         link.close_with(DevrouteError("the test is over"))
     await egress.close()
@@ -206,6 +209,25 @@ async def test_a_subject_has_a_limit_of_open_streams() -> None:
         await clients[0].done.wait()
         app.serve = answer(b"there is room")
         assert (await found.get("c:80")).body == b"there is room"
+
+
+@pytest.mark.parametrize(("service", "kind"), [("d:80", ReachDenied), ("c:80", RequestMalformed)])
+async def test_a_flood_of_streams_that_are_refused_is_read_slowly(
+    service: str, kind: type[DevrouteError]
+) -> None:
+    bad = RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\r\n\r\n")
+    async with reaching(app := App()) as found:
+        (proxy,) = found.site.tunnels.links
+        upstream, clients = found.links.upstream(service), []
+        while proxy.transport.is_reading():
+            for _ in range(100):
+                clients.append(Client())
+                upstream.open(bad, clients[-1])
+            await eventually(lambda: clients[-1].done.is_set() or not proxy.transport.is_reading())
+        assert len(found.events) >= TINY_BURST // REFUSED_AS_TINY
+        await asyncio.wait_for(clients[-1].done.wait(), 10)
+        assert {type(each.error) for each in clients} == {kind}
+        assert not app.streams
 
 
 async def test_what_carries_nothing_for_too_long_ends() -> None:
