@@ -124,7 +124,7 @@ zipapp: $(VENV)/.package-installed
 		--preamble package/preamble.py --reproducible
 test-slow: $(VENV)/.test-installed package zipapp envoys
 	$(BIN)/python -m tests.tracers.packages python node
-	$(BIN)/python -m pytest tests/packaging tests/docs tests/e2e tests/envoy tests/tracers -m 'slow or releases' $(ARGS)
+	$(BIN)/python -m pytest tests -m 'slow or releases' $(ARGS)
 
 # What the image installs, with hashes; needs uv. Again after a change of pyproject.toml or constraints.txt.
 image-requirements:

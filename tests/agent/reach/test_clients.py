@@ -23,6 +23,7 @@ from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.agent.reach.mesh import BytesApp, Mesh, heads
 from tests.inspector import browser
 from tests.support import grpc_app
+from tests.support.eventually import eventually
 from tests.support.laptop import serving, two_events
 
 pytestmark = pytest.mark.asyncio
@@ -261,7 +262,15 @@ async def postgres() -> AsyncIterator[int]:
             user="postgres",
             stderr=asyncio.subprocess.DEVNULL,
         )
+
+        async def accepts() -> bool:
+            asked = await asyncio.create_subprocess_exec(
+                *(str(found[-1].with_name("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port))
+            )
+            return await asked.wait() == 0
+
         try:
+            await eventually(accepts, "PostgreSQL accepts connections")
             yield port
         finally:
             server.terminate()
@@ -275,7 +284,6 @@ async def test_psql_uses_a_forward() -> None:
         async with Mesh({"tcp://orders-db:5432": database}).reached("tcp://orders-db:5432") as reach:
             at = reach.local[0].variables
             where = ("-h", at["ORDERS_DB_HOST"], "-p", at["ORDERS_DB_PORT"], "-U", "postgres", "-Atc")
-            await program("pg_isready", *where[:4], "-t", "30")
             big = "select length(repeat('x', 3000000)), repeat('y', 10)"
             assert await program("psql", *where, big) == "3000000|yyyyyyyyyy"
         await database.close()
