@@ -124,6 +124,10 @@ def _contradiction(case: Case) -> str | None:
     if case.reach is not None:
         if case.subject is None or case.service or case.target or case.caller or case.signed or case.action:
             return "reach needs a subject, and has only groups and resolves beside it"
+        try:  # one that is malformed would pass as denied
+            parse_destination(case.reach)
+        except Malformed as problem:
+            return f"reach: {problem}"
     elif case.service is None:
         return "service: it is missing"
     elif case.registers and (case.subject is None or case.caller is not None or case.resolves):
@@ -151,10 +155,7 @@ def _decision(policy: Policy, case: Case) -> DevrouteError | None:
 
 
 def _reach(policy: Policy, case: Case, text: str) -> None:
-    try:
-        destination = parse_destination(text)
-    except Malformed as problem:
-        raise ConfigInvalid(f"reach {quote(text)}: {problem}") from None
+    destination = parse_destination(text)
     policy.permit_reach(str(case.subject), frozenset(case.groups), destination)
     for ip in case.resolves:
         policy.permit_reached_address(ip, destination)

@@ -210,6 +210,7 @@ def test_policy_or_cases_may_come_from_standard_input(
         ("- {service: a, target: b, expect: allow, code: target-denied}", "are for cases with expect: deny"),
         ("- {target: b, expect: allow}", "cases.yaml:1: 0: service: it is missing"),
         ("- {reach: 'a:80', service: b, subject: c, expect: allow}", "reach needs a subject, and has only"),
+        ("- {reach: c.shop, subject: alice, expect: deny}", "reach: a port is missing; write c.shop:8001"),
         ("- {service: a, target: b, expect: maybe}", "0.expect: Input should be 'allow' or 'deny'"),
         ("- {service: a, target: b, expect: deny, callers: c}", "the fields here are name, action, "),
         ("- {service: a, service: b}", "'service' appears twice"),
