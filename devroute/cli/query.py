@@ -3,9 +3,7 @@ request, and of itself."""
 
 import shlex
 import sys
-from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -64,10 +62,11 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
     import asyncio
 
     from devroute.agent.api_client import fetch
+    from devroute.agent.control.client import statuses
     from devroute.cli.config.sources import client_settings
 
     settings = context.obj.settings(client_settings, context.params)
-    running = _running_here(context.obj.state_folder)
+    running = statuses(context.obj.state_folder)
     as_json = settings.output == "json"
     if running and not as_json:
         typer.echo("\n".join([*describe_running(running), ""]))
@@ -76,18 +75,6 @@ def status(context: typer.Context, server: Server = None, token: Token = None, o
         print_json({"server": settings.server} | document | {"up": running})
         return
     typer.echo("\n".join(describe_status(settings.server, document)))
-
-
-def _running_here(state_folder: Path | None) -> list[dict[str, Any]]:
-    """What each devroute up of this user says of itself."""
-    from devroute.agent.control.client import request
-    from devroute.agent.control.running import all_running
-
-    found: list[dict[str, Any]] = []
-    for each in all_running(state_folder):
-        with suppress(DevrouteError):  # it has just ended
-            found.append(request(each, "GET", "/v1"))
-    return found
 
 
 @exits_with_code

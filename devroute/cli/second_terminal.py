@@ -45,6 +45,7 @@ def serve_with(running: "Running", settings: "AgentSettings") -> int | None:
     as_json = settings.output == "json"
     last: dict[str, Any] = {}
     try:
+        client.status(running)  # one that is stopped is not waited for
         with _signals_raise(), client.follow(running, services) as events:
             if not as_json:
                 typer.echo(
@@ -60,10 +61,12 @@ def serve_with(running: "Running", settings: "AgentSettings") -> int | None:
         if isinstance(end, Ended):
             return 0
         raise
-    except ServerUnreachable:
-        if not last:
-            return None  # it has just ended
-        raise
+    except ServerUnreachable as error:
+        if last:
+            raise
+        if not as_json:
+            typer.echo(f"{error.message}; this one goes on by itself")
+        return None
     if last.get("event") == "ended" and last.get("by") == "down":
         return 0
     if not as_json:

@@ -20,9 +20,11 @@ def describe_running(processes: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each devroute up on this machine says of itself (GET /v1 of its control API), in lines."""
     found: list[str] = []
     for each in processes:
-        state = "online" if each.get("online") else "offline, dialling again"
+        state = "is online" if each.get("online") else "is offline, dialling again"
+        if each.get("responding") is False:
+            state = "does not respond, as it hangs or is stopped; it is registered"
         name, server, pid = (cell(each.get(key)) for key in ("name", "server", "pid"))
-        found.append(f"{name} is {state} at {server} (process {pid})")
+        found.append(f"{name} {state} at {server} (process {pid})")
         for served in objects(each.get("services")):
             missing = ", whose app does not listen" if served.get("listening") is False else ""
             place = cell(served.get("direct") or served.get("local"))

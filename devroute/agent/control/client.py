@@ -7,14 +7,17 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
-from devroute.agent.control.running import Running
+from devroute.agent.control.running import Running, all_running
 from devroute.errors import BY_CODE, DevrouteError, ServerUnreachable
 
-#: Seconds for a connection, and for a response: a change of services waits for the server.
+#: Seconds for a connection, and for a response: a change of services waits for the server, and what a
+#: process says of itself for nothing.
 CONNECT_SECONDS: Final = 2.0
 RESPONSE_SECONDS: Final = 30.0
+STATUS_SECONDS: Final = 3.0
 #: Seconds without a byte after which events have ended: an empty line comes every 15.
 QUIET_SECONDS: Final = 40.0
 #: Bytes of a response, and of one event.
@@ -22,8 +25,8 @@ MAX_RESPONSE: Final = 8 * 1024 * 1024
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, running: Running) -> None:
-        super().__init__("127.0.0.1", running.port, timeout=RESPONSE_SECONDS)
+    def __init__(self, running: Running, seconds: float) -> None:
+        super().__init__("127.0.0.1", running.port, timeout=seconds)
         self._running = running
 
     def connect(self) -> None:
@@ -37,6 +40,26 @@ def request(
     """The JSON object in the response; `document` is the request's body."""
     with _response(running, method, path, document) as response:
         return _read(response)
+
+
+def status(running: Running) -> dict[str, Any]:
+    """What it says of itself. Raises ServerUnreachable within STATUS_SECONDS, also where it is stopped."""
+    with _response(running, "GET", "/v1", None, seconds=STATUS_SECONDS) as response:
+        return _read(response)
+
+
+def statuses(state_folder: Path | None) -> list[dict[str, Any]]:
+    """What each devroute up of this user says of itself. One that does not respond, as it is stopped, is
+    there with `responding` false and what its file has; one that has just ended is not."""
+    found: list[dict[str, Any]] = []
+    for each in all_running(state_folder):
+        try:
+            found.append(status(each))
+        except DevrouteError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                known = ("pid", "started", "log", "server", "name")
+                found.append({"responding": False} | {name: getattr(each, name) for name in known})
+    return found
 
 
 def data(running: Running, path: str) -> bytes:
@@ -57,12 +80,12 @@ def follow(running: Running, services: Sequence[str]) -> Iterator[Iterator[dict[
 def stop(running: Running, seconds: float) -> bool:
     """Have it end; whether it did, within so many seconds."""
     try:
-        with _response(running, "POST", "/v1/stop", None, seconds) as response:
+        with _response(running, "POST", "/v1/stop", None, seconds, seconds) as response:
             response.read(MAX_RESPONSE)
     except TimeoutError:
         return False
-    except ServerUnreachable:  # it has ended meanwhile
-        return True
+    except ServerUnreachable as error:  # it has ended meanwhile, or is stopped
+        return not isinstance(error.__cause__, TimeoutError)
     return True
 
 
@@ -80,8 +103,10 @@ def _response(
     path: str,
     document: Mapping[str, object] | None,
     quiet: float = QUIET_SECONDS,
+    seconds: float = RESPONSE_SECONDS,
 ) -> Iterator[http.client.HTTPResponse]:
-    connection = _Connection(running)
+    """`seconds` until its head has come, and `quiet` between any two of the bytes that follow."""
+    connection = _Connection(running, seconds)
     headers = {"authorization": f"Bearer {running.token}"} if running.token else {}
     body = None if document is None else json.dumps(document).encode()
     if body is not None:
@@ -94,7 +119,7 @@ def _response(
             raise ServerUnreachable(
                 f"the devroute up of process {running.pid} does not respond: {problem or 'no reason'}",
                 hint="devroute status shows which ones run",
-            ) from None
+            ) from problem
         if response.status >= 400:
             raise _error(_read(response), response.status)
         if connection.sock is not None:

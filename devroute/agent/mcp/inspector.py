@@ -14,12 +14,6 @@ from devroute.errors import ConfigInvalid, NotFound
 _API: Final = "/v1/inspector/api/"
 
 
-async def running_laptops(state_folder: Path | None) -> list[dict[str, Any]]:
-    """What each of them states about itself. Raises as control.client."""
-    found = await asyncio.to_thread(all_running, state_folder)
-    return [await asyncio.to_thread(client.request, each, "GET", "/v1") for each in found]
-
-
 async def running_laptop(state_folder: Path | None, name: str | None = None) -> Running:
     """The one that runs, or the one of this name. Raises NotFound, and ConfigInvalid where there are more."""
     running = await asyncio.to_thread(all_running, state_folder)

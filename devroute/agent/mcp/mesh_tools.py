@@ -1,5 +1,6 @@
 """The tools of `devroute mcp` that ask the server, with the engineer's own permissions, and send requests."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -8,8 +9,8 @@ from pydantic import Field
 
 from devroute.agent import trace
 from devroute.agent.api_client import fetch
+from devroute.agent.control.client import statuses
 from devroute.agent.doctor.checks import Doctor, unconfigured
-from devroute.agent.mcp.inspector import running_laptops
 from devroute.agent.mcp.laptop_tools import LaptopTools
 from devroute.agent.mcp.results import BODY_PREVIEW, body_page, result
 from devroute.agent.mesh_request import MeshRequest, entry_url, send
@@ -47,7 +48,7 @@ class MeshTools:
             server: object = {"url": settings.server, **await fetch(settings, "/api/status")}
         except DevrouteError as error:
             server = error.as_dict()
-        laptop = await running_laptops(self.laptop.state_folder)
+        laptop = await asyncio.to_thread(statuses, self.laptop.state_folder)
         return result({"on_this_machine": laptop, "server": server}, may_send=self.may_send)
 
     async def list_laptops(self) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,8 +16,9 @@ import pytest
 
 from devroute.agent.control import client
 from devroute.agent.control.follower import MAX_BYTES, Follower
-from devroute.agent.control.running import FOLDER, Running, all_running
+from devroute.agent.control.running import FOLDER, Running, all_running, own_folder, write
 from devroute.agent.ui.reporter import Event
+from devroute.cli.status import describe_running
 from devroute.errors import (
     DevrouteError,
     LastService,
@@ -293,3 +295,23 @@ async def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None
     (tmp_path / FOLDER / "nonsense.json").write_text("{")
     assert all_running(tmp_path) == []
     assert not file.exists()
+
+
+def test_one_that_is_stopped_is_listed_as_such_and_has_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "STATUS_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as never_accepts:
+        port = never_accepts.getsockname()[1]
+        it = Running(7, "http://qa.example", None, "alice", "of its settings", 1.0, port=port, log="up.log")
+        write(own_folder(tmp_path) / "7-a.json", it)
+        (said,) = client.statuses(tmp_path)
+        assert not client.stop(it, 0.05)
+    assert said == {
+        "responding": False, "pid": 7, "started": 1.0, "log": "up.log", "server": it.server, "name": "alice",
+    }  # fmt: skip
+    assert describe_running([said])[0] == (
+        "alice does not respond, as it hangs or is stopped; it is registered at http://qa.example (process 7)"
+    )
+    assert client.statuses(tmp_path) == []
+    assert client.stop(it, 0.05)
