@@ -93,7 +93,7 @@ def report(found: "WorkloadEnvironment", *, runs: bool) -> None:
             _say(f"{name}: the workload's replaces this laptop's; devroute env --except {name} leaves it out")
     for text in found.missing:
         _say(f"missing: {text}")
-    if found.missing:
+    if found.absent:
         typer.echo("  hint: kubectl get deploy,configmap,secret -o yaml prints them along", err=True)
 
 

@@ -39,6 +39,14 @@ def test_the_documented_example_gives_the_documented_output(manifest: Path, caps
     ]
 
 
+def test_more_input_is_advised_where_it_would_help(manifest: Path, capsys: Output) -> None:
+    manifest.write_text(manifest.read_text().replace("http://$(SHOP_C)", "$(NOT_SET)") + SECRET)
+    assert devroute("b", "--from", str(manifest)) == 0
+    seen = capsys.readouterr()
+    assert "missing: C_URL: refers to $(NOT_SET)" in seen.err
+    assert "hint" not in seen.err
+
+
 def test_strict_fails_and_prints_nothing_where_something_is_missing(manifest: Path, capsys: Output) -> None:
     assert devroute("b", "--from", str(manifest), "--strict") == 1
     assert capsys.readouterr().out == ""

@@ -20,11 +20,13 @@ _KEY_KINDS: Final = {"configMapKeyRef": "ConfigMap", "secretKeyRef": "Secret"}
 @dataclass(slots=True)
 class WorkloadEnvironment:
     """`missing`: what the container has in the mesh, and the text does not say; `notes`: what is not as
-    there. Both are sentences that name variables and never values."""
+    there. Both are sentences that name variables and never values. `absent`: whether a ConfigMap or Secret is
+    missing as a whole."""
 
     values: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    absent: bool = False
 
 
 def environment_of(objects: Objects, workload: Workload, container: Object) -> WorkloadEnvironment:
@@ -57,6 +59,7 @@ class _Reader:
                 as_prefix = (
                     f" (all its keys, with the prefix {quote(prefix)})" if prefix else " (all its keys)"
                 )
+                self.found.absent = True
                 self.found.missing.append(f"{kind} {quote(name)} is not in the input{as_prefix}")
             for inner in () if holder is None else _keys(holder):
                 value = self._value_in(holder or {}, inner, prefix + inner)
@@ -114,6 +117,7 @@ class _Reader:
             if (value := self._value_in(holder, key, name)) is not None:
                 self._set(name, value)
         elif reference.get("optional") is not True:
+            self.found.absent |= holder is None
             what = f"{kind} {quote(holder_name)}"
             lacks = f"{what} is not in the input" if holder is None else f"{what} has no such key"
             self.found.missing.append(f"{name}: {lacks} (key {quote(key)})")
