@@ -24,6 +24,9 @@ ORIGIN: Final = "x-devroute-origin"
 #: On a request that failed over: the service whose laptop declined it, and the Host by which it was called.
 FAILOVER: Final = "x-devroute-failover"
 HOST: Final = "x-devroute-host"
+#: For the proxy's own sidecar: the service that a request is for, as host and port, and ":0" behind it, which
+#: Envoy takes off (`ignore_port_in_host_matching`, which Istio sets) before it looks for the route.
+EGRESS: Final = "x-devroute-egress"
 #: The id of the trace (`devroute trace`) that this request belongs to.
 TRACE: Final = "x-devroute-trace"
 #: On a sidecar's report: TRACEPARENT, if that alone had the trace's id.

@@ -13,7 +13,7 @@ from typing import Final
 from devroute.contract.mesh_identity import sender_namespace
 from devroute.contract.offer_options import OfferOptions
 from devroute.errors import DevrouteError, FailoverFailed
-from devroute.headers import FAILOVER, HOST, ORIGIN, RESULT, line_start
+from devroute.headers import EGRESS, FAILOVER, HOST, ORIGIN, RESULT, line_start
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
@@ -30,10 +30,10 @@ _UPGRADE: Final = Framing.UPGRADE
 _ORIGIN: Final = re.compile(re.escape(line_start(ORIGIN)) + rb"([a-z0-9.-]{1,253}:[0-9]{1,5})\r\n")
 _HOST: Final = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
 #: Headers for this proxy only.
-_OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{FAILOVER}):[^\r]*".encode(), re.IGNORECASE)
+_OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{FAILOVER}|{EGRESS}):[^\r]*".encode(), re.IGNORECASE)
 #: The service's sidecar sets it on what it lets pass, whatever comes of the request.
 _RESULT: Final = re.compile(f"\r\n{RESULT}:".encode(), re.IGNORECASE)
-_ADDED: Final = f"\r\n{HOST}: %b\r\n{FAILOVER}: %b".encode()
+_ADDED: Final = f"\r\n{HOST}: %b\r\n{FAILOVER}: %b\r\n{EGRESS}: %b:0".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def failover_request(head: RequestHead, origin: bytes, key: str) -> RequestHead:
     detour it, and restores the Host by which the service was called."""
     host = _HOST.search(head.wire)
     assert host is not None  # http/http1/request.py requires one
-    ours = _ADDED % (host[1].rstrip(), key.encode("ascii"))
+    ours = _ADDED % (host[1].rstrip(), key.encode("ascii"), origin)
     wire = _OURS.sub(b"", head.wire)
     wire = _HOST.sub(b"\r\nhost: %b%b" % (origin, ours), wire, count=1)
     return RequestHead(head.method, head.target, head.framing, head.length, wire)

@@ -17,7 +17,7 @@ from aiohttp import web
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.mesh.envoy import running
-from devroute.mesh.istio.sidecar import OUTBOUND, Document, Endpoint, Sidecar, bootstrap
+from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar, egress_bootstrap
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
@@ -79,15 +79,13 @@ def callers_policy() -> Document:
 
 def egress(port: int, foo: Endpoint, ca: MeshCa) -> Document:
     """The proxy's own sidecar, as a Sidecar resource with an HTTP_PROXY listener configures it."""
-    configuration = bootstrap(Sidecar("devroute-proxy", foo, port=foo.port, services={"foo": foo}))
+    configuration = egress_bootstrap(
+        Sidecar("devroute-proxy", foo, port=foo.port, services={"foo": foo}), port
+    )
     for cluster in configuration["static_resources"]["clusters"]:
         if cluster["name"].startswith("outbound|"):
             sni = f"outbound_.{foo.port}_._.foo.default.svc.cluster.local"
             cluster["transport_socket"] = ca.for_calling_sidecar(PROXY_IDENTITY, sni)
-    (listener,) = (
-        each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
-    )
-    listener["address"]["socket_address"]["port_value"] = port
     return configuration
 
 

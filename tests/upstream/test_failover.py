@@ -41,7 +41,8 @@ def test_a_declined_request_is_sent_to_the_service_with_what_was_kept_of_it(
     assert mesh.events == ["open", b"ab", "end"]
     assert mesh.head.wire == (
         b"PUT /a HTTP/1.1\r\nhost: foo.shop.svc.cluster.local:80\r\nx-devroute-host: shop\r\n"
-        b"x-devroute-failover: foo\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"x-devroute-failover: foo\r\nx-devroute-egress: foo.shop.svc.cluster.local:80:0\r\n"
+        b"x: y\r\ntransfer-encoding: chunked\r\n\r\n"
     )
     mesh.sink.on_head(OK)
     mesh.sink.on_data(b"hello")

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from devroute.headers import EGRESS
+
 Document = dict[str, Any]
 
 HCM = "envoy.filters.network.http_connection_manager"
@@ -113,9 +115,9 @@ def egress_bootstrap(sidecar: Sidecar, port: int) -> Document:
     outbound["address"] = address(Endpoint("127.0.0.1", port))
     manager = outbound["filter_chains"][0]["filters"][0]["typed_config"]
     blocked = {"match": {"prefix": "/"}, "direct_response": {"status": 502}}
-    manager["route_config"]["virtual_hosts"].append(
-        {"name": "block_all", "domains": ["*"], "routes": [blocked]}
-    )
+    routes = manager["route_config"]
+    routes["request_headers_to_remove"] = [EGRESS]
+    routes["virtual_hosts"].append({"name": "block_all", "domains": ["*"], "routes": [blocked]})
     return configuration
 
 

@@ -46,6 +46,10 @@ NODE_LOCAL_DNS = "169.254.20.10/32"
 ISTIOD_PORT = 15012
 #: Below the proxy's own keep-alive: if the proxy closed first, a request sent meanwhile would be lost.
 IDLE_S = round(ProxySettings.model_fields["keep_alive_timeout"].default) - 20
+#: The releases whose Envoy, 1.37 or newer, can choose a virtual host by a header of our own.
+VHOST_HEADER_SINCE = r"^1\.(29|[3-9]\d)"
+#: What names the service to the listener into the mesh is for that listener alone.
+NO_EGRESS_HEADER: Document = {"request_headers_to_remove": [headers.EGRESS]}
 #: Seconds to connect to a pod, which may be gone with its node, until another one is tried. Istio has 10.
 CONNECT_S = 1
 
@@ -255,7 +259,12 @@ def mesh_egress(installation: Installation) -> Document:
         "captureMode": "NONE",
         "hosts": ["*/*"],
     }
-    spec = {"workloadSelector": {"labels": installation.selector}, "egress": [listener]}
+    spec = {
+        "workloadSelector": {"labels": installation.selector},
+        "egress": [listener],
+        # A name that the mesh does not know is an error at once, and leads nowhere else.
+        "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"},
+    }
     return installation.manifest("networking.istio.io/v1", "Sidecar", spec)
 
 
@@ -271,7 +280,21 @@ def own_sidecar(installation: Installation) -> Document:
         (installation.proxy.control_port, CONTROL_PORT),
     ]
     patches = [_straight_in(*each) for each in ports]
+    if installation.mesh_egress:
+        patches += _by_port()
     return envoy_filter_of(installation.metadata(), patches, installation.selector, PRIORITY)
+
+
+def _by_port() -> list[Document]:
+    """Has the listener into the mesh find routes by a header of the proxy's. Istio has all routes ignore the
+    port in Host, and this listener is for all ports: of a service with several, each request would go to port
+    80, and to none where there is no port 80."""
+    removed = patch("SIDECAR_OUTBOUND", "ROUTE_CONFIGURATION", "MERGE", NO_EGRESS_HEADER)
+    found = patch("SIDECAR_OUTBOUND", "ROUTE_CONFIGURATION", "MERGE", {"vhost_header": headers.EGRESS})
+    found["match"]["proxy"] = {"proxyVersion": VHOST_HEADER_SINCE}
+    for each in (removed, found):
+        each["match"]["routeConfiguration"] = {"portNumber": EGRESS_PORT}
+    return [removed, found]
 
 
 def _straight_in(port: int, container_port: int) -> Document:

@@ -18,7 +18,7 @@ from devroute.errors import (
     ServiceUnknown,
     TargetUnreachable,
 )
-from devroute.headers import SUBJECT, TRACE, VIA
+from devroute.headers import EGRESS, SUBJECT, TRACE, VIA
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import VIA_HTTP2, Framing, Headers, HeadLimits, RequestHead, ResponseHead
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
@@ -35,6 +35,7 @@ _OF_THE_MESH: Final = re.compile(
     re.IGNORECASE,
 )
 _HOST: Final = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)
+_ADDED: Final = f"\r\nhost: %b\r\n{SUBJECT}: %b\r\n{EGRESS}: %b:0".encode()
 
 #: Bytes of a response of Envoy's own that are read in order to explain it.
 MAX_EXPLAINED: Final = 2048
@@ -78,7 +79,7 @@ class MeshHttp:
         inbound.http2 = VIA_HTTP2 in head.wire
         forwarded = inbound.forward()
         wire = _OF_THE_MESH.sub(b"", forwarded.wire)
-        ours = b"\r\nhost: %b\r\n%b: %b" % (self.host, SUBJECT.encode(), self.subject)
+        ours = _ADDED % (self.host, self.subject, self.host)
         wire = _HOST.sub(ours, wire, count=1)
         return RequestHead(forwarded.method, forwarded.target, forwarded.framing, forwarded.length, wire)
 
@@ -180,8 +181,12 @@ def _explained(head: ResponseHead, body: bytes, destination: Destination) -> Dev
             hint=f"check name, namespace and port: {where}",
             service=service,
         )
-    if body == _NO_PODS or not body:  # the response to HEAD has none
-        return ServiceUnknown(f"no pod of {service} is ready", hint=f"check {where}", service=service)
+    if body == _NO_PODS or not body:  # the response to HEAD has none, nor one for an unknown cluster
+        return ServiceUnknown(
+            f"no pod of {service} is ready, or the service is headless",
+            hint=f"check {where}; a VirtualService has to name the port if the service has several",
+            service=service,
+        )
     text = body.decode("utf-8", "replace")
     return TargetUnreachable(
         f"the proxy's sidecar cannot reach {service}: {text}",

@@ -179,7 +179,7 @@ class TcpStream:
     def _refused(self) -> MeshTlsRequired:
         where = self._destination
         return MeshTlsRequired(
-            f"{where} closed the connection at its first bytes",
+            f"{where} closed the connection at its first bytes, as under STRICT mTLS",
             hint="it may accept the mesh's TLS only (PeerAuthentication STRICT): the platform team exempts"
             " the port (portLevelMtls), or it is reached by HTTP; or it expected another protocol",
             service=str(where),

@@ -44,6 +44,7 @@ FIELDS: dict[bytes, bytes] = {
     b"x-devroute-caller: spiffe://a/ns/b/sa/c": b"",
     b"x-devroute-failover: c": b"",
     b"x-devroute-host: c": b"",
+    b"x-devroute-egress: admin.shop.svc.cluster.local:80:0": b"",
     b"x-devroute-matched: c": b"",
     b"x-devroute-viaduct: c": b"",
     b"X-Forwarded-Client-Cert: By=spiffe://x;URI=spiffe://y": b"",
@@ -69,6 +70,7 @@ def test_the_mesh_gets_the_app_s_fields_without_those_that_only_the_mesh_may_set
     kept = FIELDS[line] + b"\r\n" if FIELDS[line] else b""
     assert wire == (
         b"GET /a?b=c HTTP/1.1\r\nhost: c.shop.svc.cluster.local:80\r\nx-devroute-subject: alice\r\n"
+        b"x-devroute-egress: c.shop.svc.cluster.local:80:0\r\n"
         + kept
         + b"x-app: 1\r\nvia: 1.1 devroute\r\n\r\n"
     )
