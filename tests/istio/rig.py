@@ -162,7 +162,9 @@ def _install(folder: Path) -> Path:
     """The manifests for this mesh; tokens and a certificate for the gateway beside them."""
     made = folder / "manifests"
     options = ["--network", "192.168.0.0/16", "--host", HOST, "--folder", str(made)]
-    subprocess.run([*_DEVROUTE, "manifests", "install", *options], check=True, capture_output=True)
+    reach = [f"--reach={each}" for each in topology.REACHED]
+    reach += ["--reach-network=192.168.0.0/16", "--reach-namespace=shop"]
+    subprocess.run([*_DEVROUTE, "manifests", "install", *options, *reach], check=True, capture_output=True)
     versions = [*_DEVROUTE, "manifests", "versions", "b.shop=v1,v2"]
     output = subprocess.run(versions, check=True, capture_output=True, text=True).stdout
     (made / "versions.yaml").write_text(output)
@@ -214,7 +216,7 @@ def _secret(name: str, namespace: str, kind: str, data: dict[str, str]) -> Docum
 
 @asynccontextmanager
 async def _proxy(folder: Path, space: Namespace, installed: dict[str, Document]) -> AsyncIterator[None]:
-    """devroute's proxy, by the Deployment's arguments, with its ConfigMap and Secret as files."""
+    """devroute's proxy, by the Deployment's arguments and variables; its ConfigMap and Secret are files."""
     mounts = folder / "mounted"
     (mounts / "policy").mkdir(parents=True)
     (mounts / "tokens").mkdir()
@@ -223,7 +225,9 @@ async def _proxy(folder: Path, space: Namespace, installed: dict[str, Document])
     shutil.copy(folder / "tokens.yaml", mounts / "tokens")
     container = installed["Deployment"]["spec"]["template"]["spec"]["containers"][0]
     arguments = [each.replace("/etc/devroute", str(mounts)) for each in container["args"]]
-    async with program(space.command(*_DEVROUTE, *arguments), folder / "proxy.log", folder=folder):
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    command = space.command(*_DEVROUTE, *arguments)
+    async with program(command, folder / "proxy.log", environment=environment, folder=folder):
         yield
 
 

@@ -18,6 +18,9 @@ HOST = "devroute.qa.example"
 PUBLIC = {"a.qa.example": "a", "b.qa.example": "b"}
 LAPTOPS = {"alice": "192.168.77.12", "bob": "192.168.77.13"}
 HTTP, GRPC, APP_PORT = 8080, 9000, 8001
+#: A host outside of the mesh, and what laptops may reach.
+DATABASE, DATABASE_PORT = "db.vendor.example", 5432
+REACHED = ("*.shop", f"tcp://h.shop:{HTTP}", f"tcp://*.{DATABASE.partition('.')[2]}:{DATABASE_PORT}")
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,8 @@ def hosts() -> str:
     lines += [
         f"{address} {name} {name}.shop {name}.shop.svc.cluster.local" for name, address in addresses.items()
     ]
+    # Absolute, as the proxy looks them up: nothing adds a search domain.
+    lines += [f"{LAPTOPS['bob']} {DATABASE}.", f"{addresses['h']} h.shop.svc.cluster.local."]
     return "\n".join([*lines, ""])
 
 
