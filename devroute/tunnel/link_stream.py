@@ -65,6 +65,12 @@ class LinkStream:
     def start_source(self) -> None:
         raise NotImplementedError
 
+    def count_held(self, size: int) -> None:
+        """So many bytes more wait for the consumer."""
+
+    def count_passed(self, size: int) -> None:
+        """So many of them wait no longer."""
+
     def let_go(self) -> None:
         """Refer to nothing that refers to this: consumer and source."""
         raise NotImplementedError
@@ -88,6 +94,7 @@ class LinkStream:
                 if self._held is None:
                     self._held = deque()
                 append_chunk(self._held, data)
+                self.count_held(len(data))
         elif data:
             self._pass_on(data)
         if end:
@@ -133,7 +140,9 @@ class LinkStream:
         self._paused = False
         held = self._held
         while held and not self._paused and not self.done:
-            self._pass_on(bytes(held.popleft()))
+            data = bytes(held.popleft())
+            self.count_passed(len(data))
+            self._pass_on(data)
         self.link.wake()  # with the credit that was granted
         if self._held_end is not None and not self._paused and not self.done:
             trailers, self._held_end = self._held_end, None

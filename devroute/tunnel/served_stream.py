@@ -5,7 +5,7 @@ into the stream as it arrives.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from devroute.errors import DevrouteError, RequestMalformed
+from devroute.errors import DevrouteError, RequestMalformed, TargetOverloaded
 from devroute.http.aio.connection import READ_TURN
 from devroute.http.grpc import read_status
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, without_rule
@@ -76,7 +76,7 @@ class ServedStream(LinkStream):
 
     __slots__ = (
         "_agent", "_grpc_status", "_head", "_refusal", "_rule", "_service", "_size", "_started", "_status",
-        "_to_app",
+        "_to_app", "_waiting",
     )  # fmt: skip
 
     def __init__(self, link: "ExchangeLink", service: bytes, head: RequestHead) -> None:
@@ -88,6 +88,7 @@ class ServedStream(LinkStream):
         self._started = link.time()
         self._status = 0
         self._size = 0
+        self._waiting = 0  # bytes of the request's body, as far as the link bounds them
         self._refusal = b""
         self._rule = ""
         self._grpc_status: int | None = None
@@ -134,7 +135,30 @@ class ServedStream(LinkStream):
         self._finished(code, reason)
         self.settle()
 
+    def count_held(self, size: int) -> None:
+        budget = self._agent.waiting
+        if budget is None:
+            return
+        if budget.take(size):
+            self._waiting += size
+            return
+        error = TargetOverloaded(
+            f"{self._service.decode('utf-8', 'replace')} does not read, and more waits for such services than"
+            " the proxy holds",
+            hint="send fewer large bodies at once",
+        )
+        self.reset(error)
+        self.broken(error)
+
+    def count_passed(self, size: int) -> None:
+        budget = self._agent.waiting
+        if budget is not None:
+            budget.give_back(size)
+            self._waiting -= size
+
     def let_go(self) -> None:
+        self.count_passed(self._waiting)
+        self._held = None
         self._to_app = NO_REQUEST
         self._consume = NO_REQUEST.send_data
 

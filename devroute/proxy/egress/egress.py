@@ -32,6 +32,7 @@ from devroute.proxy.egress.watched import WatchedStream
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY
+from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_WAITING, WindowBudget
 from devroute.tunnel.proxy_link import ProxyLink
 from devroute.tunnel.served_stream import Finished
 from devroute.upstream.dialer import Dialer
@@ -72,13 +73,22 @@ class Egress:
         self._resolver = Resolver() if resolver is None else resolver
         self._tcp: dict[Destination, TcpUpstream] = {}
         self._links: defaultdict[str, set[ProxyLink]] = defaultdict(set)
+        self._waiting: dict[str, WindowBudget] = {}  # by subject
+        self.all_waiting = WindowBudget(PROCESS_WAITING)
 
     def attach(self, link: ProxyLink, laptop: str, identity: Callable[[], Identity]) -> None:
-        links = self._links[identity().subject]
-        links.add(link)
-        link.disconnected.add_done_callback(lambda _: links.discard(link))
+        subject = identity().subject
+        self._links[subject].add(link)
+        link.disconnected.add_done_callback(lambda _: self._detach(link, subject))
+        link.waiting = self._waiting.setdefault(subject, WindowBudget(SUBJECT_WAITING, self.all_waiting))
         reaching = _Laptop(self, link, laptop, identity)
         link.enable_reach(reaching.upstream, reaching.finished)
+
+    def _detach(self, link: ProxyLink, subject: str) -> None:
+        links = self._links[subject]
+        links.discard(link)
+        if not links:
+            del self._links[subject], self._waiting[subject]
 
     def full(self, subject: str) -> bool:
         """Whether a subject's laptops have as many streams open as they may, the newest one not counted."""

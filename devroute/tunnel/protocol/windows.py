@@ -1,4 +1,6 @@
-"""How far the windows of streams may grow, together (PROTOCOL.md, "Credit"). Pure."""
+"""How far the windows of streams may grow, together (PROTOCOL.md, "Credit"), and how much may wait in them.
+Pure.
+"""
 
 from typing import Final
 
@@ -12,9 +14,14 @@ MAX_WINDOW: Final = 8 * WINDOW
 LINK_GROWTH: Final = 16 * WINDOW
 PROCESS_GROWTH: Final = 64 * WINDOW
 
+#: Bytes of bodies of one subject's requests into the mesh, and of all, that wait at the proxy for services
+#: that do not read: each stream has a window, and a subject many streams.
+SUBJECT_WAITING: Final = 64 * WINDOW
+PROCESS_WAITING: Final = 256 * WINDOW
+
 
 class WindowBudget:
-    """Bytes of growth that are left. `shared`: a budget that counts them too."""
+    """Bytes, of growth or of what waits, that are left. `shared`: a budget that counts them too."""
 
     __slots__ = ("_shared", "left")
 

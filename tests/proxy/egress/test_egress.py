@@ -32,9 +32,11 @@ from devroute.proxy.egress.egress import Egress
 from devroute.proxy.egress.tcp import TcpConnection, TcpStream, is_own_machine
 from devroute.proxy.settings import ProxySettings
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY, TINY_BURST
+from devroute.tunnel.protocol.frames import WINDOW
+from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_WAITING, WindowBudget
 from devroute.upstream.resolver import Resolver
 from tests.support.eventually import eventually
-from tests.support.loopback import App, Client, Site, answer, get, head, site
+from tests.support.loopback import App, Client, Site, answer, get, head, post, site
 from tests.support.mesh_way import welcomed
 
 POLICY = """
@@ -209,6 +211,46 @@ async def test_a_subject_has_a_limit_of_open_streams() -> None:
         await clients[0].done.wait()
         app.serve = answer(b"there is room")
         assert (await found.get("c:80")).body == b"there is room"
+
+
+async def test_what_waits_for_services_that_do_not_read_is_bounded_and_room_returns() -> None:
+    async with reaching(app := App()) as found:
+        (proxy,) = found.site.tunnels.links
+        proxy.waiting = waiting = WindowBudget(300_000)
+        upstream, clients = found.links.upstream("c:80"), [Client() for _ in range(4)]
+        streams = [upstream.open(post(100_000), client) for client in clients]
+        await eventually(lambda: len(app.streams) == len(streams))
+        for reading, stream in zip(app.streams, streams, strict=True):
+            reading.sink.pause_request()
+            stream.send_data(bytes(100_000))
+        await asyncio.wait_for(clients[3].done.wait(), 10)
+        assert isinstance(clients[3].error, TargetOverloaded)
+        assert clients[3].error.message.startswith("c:80 does not read")
+        assert waiting.left == 0
+        streams[0].cancel()
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), 10)
+        assert waiting.left == 100_000
+        app.streams[1].sink.resume_request()
+        assert (len(app.streams[1].body), waiting.left) == (100_000, 200_000)
+        proxy.close_with(DevrouteError("the test is over"))
+        assert waiting.left == 300_000
+
+
+async def test_the_links_of_a_subject_share_what_may_wait_for_them() -> None:
+    async with reaching(App()) as found:
+        await welcomed(found.site, name="alice--2")
+        await welcomed(found.site, token="bob-token")
+        alice, again, bob = (link.waiting for link in found.site.tunnels.links)
+        assert alice is again is not bob
+        assert alice is not None
+        assert bob is not None
+        assert alice.left == bob.left == SUBJECT_WAITING
+        assert alice.take(SUBJECT_WAITING)
+        others = 0
+        while found.egress.all_waiting.take(WINDOW):
+            others += WINDOW
+        assert others == PROCESS_WAITING - SUBJECT_WAITING
+        assert not bob.take(1)
 
 
 @pytest.mark.parametrize(("service", "kind"), [("d:80", ReachDenied), ("c:80", RequestMalformed)])
