@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Final, NoReturn
 
+from devroute import private_files
+
 #: Bytes of a log; the second file has as many.
 MAX_BYTES: Final = 16 * 1024 * 1024
 #: Seconds between two looks at its size.
@@ -35,6 +37,7 @@ async def keep_small(file: Path, max_bytes: int = MAX_BYTES, look: float = LOOK_
         await asyncio.sleep(look)
         with contextlib.suppress(OSError):  # it may have been deleted
             if file.stat().st_size > max_bytes:  # noqa: ASYNC240
+                private_files.append(_older(file), b"")  # so that it is only its owner's to read
                 shutil.copyfile(file, _older(file))
                 os.truncate(file, 0)
 

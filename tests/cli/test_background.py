@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -187,7 +188,9 @@ async def test_a_log_is_bounded_and_so_is_their_number(tmp_path: Path) -> None:
         writer.flush()
         keeping.cancel()
     assert logs[0].read_text() == "y"
-    assert logs[0].with_suffix(".log.1").read_text() == "x" * 11
+    older = logs[0].with_suffix(".log.1")
+    assert older.read_text() == "x" * 11
+    assert {stat.S_IMODE(each.stat().st_mode) for each in (logs[0], older)} == {0o600}
     logs[0].unlink()
     for number in range(MAX_LOGS + 3):
         (tmp_path / f"up-{number}.log").touch()

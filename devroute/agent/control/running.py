@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from devroute import private_files
+from devroute.platforms import peer_user
 
 if TYPE_CHECKING:  # devroute down needs no settings, and no pydantic
     from devroute.agent.settings import AgentSettings
@@ -47,7 +48,8 @@ class Running:
     log: str | None = None
 
     def connect(self, seconds: float) -> sockets.socket:
-        """Raises OSError."""
+        """Raises OSError, PermissionError if another user's process listens there: one who owns a folder
+        above may have put its own socket in the place of this one."""
         if self.socket is None:
             return sockets.create_connection(("127.0.0.1", self.port or 0), seconds)
         family = getattr(sockets, "AF_UNIX")  # noqa: B009  # not on every system
@@ -55,6 +57,8 @@ class Running:
         try:
             connection.settimeout(seconds)
             connection.connect(self.socket)
+            if peer_user(connection) not in (None, os.getuid()):
+                raise PermissionError(13, "another user's process listens there", self.socket)
         except BaseException:
             connection.close()
             raise

@@ -25,6 +25,7 @@ from devroute.errors import (
     NameTaken,
     NotFound,
     RegistrationDenied,
+    ServerUnreachable,
     TooManyFollowers,
 )
 from tests.agent.conftest import Said
@@ -295,6 +296,23 @@ async def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None
     (tmp_path / FOLDER / "nonsense.json").write_text("{")
     assert all_running(tmp_path) == []
     assert not file.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may be another user")
+def test_no_command_speaks_to_a_socket_of_another_user(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path)
+    with socket.socket(socket.AF_UNIX) as another:
+        another.bind(path := str(folder / "7-a.sock"))
+        os.seteuid(65534)
+        try:
+            another.listen()
+        finally:
+            os.seteuid(0)
+        it = Running(7, "http://qa.example", None, "alice", "of its settings", 1.0, socket=path)
+        write(folder / "7-a.json", it)
+        assert all_running(tmp_path) == []
+        with pytest.raises(ServerUnreachable, match="another user's process listens there"):
+            client.request(it, "GET", "/v1")
 
 
 def test_one_that_is_stopped_is_listed_as_such_and_has_not_ended(
