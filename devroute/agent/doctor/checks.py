@@ -72,6 +72,8 @@ class Doctor:
                 async for finding in self._apps():
                     yield finding
                 return
+        if self._settings.reaches:
+            yield examine_reach(self._status.get("you_may_reach"))
         async for finding in self._through_the_tunnel():
             yield finding
         yield await self._clock()
@@ -207,6 +209,18 @@ class Doctor:
     async def _apps(self) -> AsyncIterator[Finding]:
         for spec in self._settings.services:
             yield await examine_app(spec)
+
+
+def examine_reach(rules: object) -> Finding:
+    """Whether the policy lets this laptop reach anything, as GET /api/status has its rules."""
+    if not isinstance(rules, list):
+        text, remedy = "the server does not say what you may reach: it is older", "ask for an upgrade"
+    elif not rules:
+        text = "the policy lets you reach no service of the mesh"
+        remedy = "ask the platform team for a rule of reach"
+    else:
+        return Finding("reach", "ok", "the policy has rules for you: devroute status shows them")
+    return Finding("reach", "warn", text, remedy)
 
 
 async def _round_trip(link: AgentLink) -> Finding:

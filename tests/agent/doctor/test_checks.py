@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from devroute import __version__
+from devroute.agent.doctor.checks import examine_reach
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from tests.support.authority import Authority, Pair
@@ -35,12 +36,12 @@ async def test_a_healthy_laptop_passes_every_check_and_a_dead_app_is_named(
     async with testbed.proxy(tmp_path / "site", [RECORD]) as proxy, listening() as port:
         known = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": SECRET}
         (code, found), (dead_code, dead), (wrong_code, wrong) = await asyncio.gather(
-            examined(tmp_path, "--service", f"foo=127.0.0.1:{port}", **known),
+            examined(tmp_path, "--service", f"foo=127.0.0.1:{port}", **known, DEVROUTE_REACH="c.shop:80"),
             examined(tmp_path, "--service", f"foo=127.0.0.1:{unused_tcp_port}", **known),
             examined(tmp_path, **known | {"DEVROUTE_TOKEN": "dvr_wrong"}),
         )
     assert code == 0
-    order = ["configuration", "dns", "tls", "token", "version", "tunnel", "app foo", "mesh", "clock"]
+    order = ["configuration", "dns", "tls", "token", "version", "reach", "tunnel", "app foo", "mesh", "clock"]
     assert list(found) == order
     assert {check for check, each in found.items() if each["result"] != "ok"} == {"mesh"}
     assert found["token"]["text"] == "you are alice"
@@ -51,6 +52,17 @@ async def test_a_healthy_laptop_passes_every_check_and_a_dead_app_is_named(
     assert (wrong_code, wrong["token"]["error"]) == (30, "token-invalid")
     assert wrong["version"]["result"] == "skip"
     assert "tunnel" in wrong["version"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"), [(None, "it is older"), ([], "the policy lets you reach no service of the mesh")]
+)
+def test_a_laptop_that_may_reach_nothing_is_warned_before_its_app_is_refused(
+    rules: object, said: str
+) -> None:
+    found = examine_reach(rules)
+    assert (found.check, found.result, bool(found.remedy)) == ("reach", "warn", True)
+    assert said in found.text
 
 
 @pytest.mark.parametrize(
