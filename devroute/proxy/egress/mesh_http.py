@@ -84,6 +84,12 @@ class MeshHttp:
         return RequestHead(forwarded.method, forwarded.target, forwarded.framing, forwarded.length, wire)
 
 
+def without_mesh_fields(trailers: Headers) -> Headers:
+    """An app's trailers for the mesh, without those that only the mesh may set: some servers merge trailers
+    into the head."""
+    return [each for each in trailers if _OF_THE_MESH.match(b"\r\n%b:" % each[0]) is None]
+
+
 class _MeshSink:
     """Passes a response on, unless the mesh made it in the service's place: then as an error that says what
     to do."""

@@ -7,6 +7,7 @@ from devroute.auth.identity import Identity
 from devroute.contract.destination import Destination
 from devroute.errors import DevrouteError, UpstreamTimeout
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.proxy.egress.mesh_http import without_mesh_fields
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 
@@ -85,7 +86,7 @@ class WatchedStream:
     def send_end(self, trailers: Headers) -> None:
         self.active = self._watch.now
         self._half_done()
-        self._stream.send_end(trailers)
+        self._stream.send_end(without_mesh_fields(trailers) if trailers else trailers)
 
     def _half_done(self) -> None:
         """Of an upgraded one each half ends by itself."""

@@ -156,6 +156,19 @@ async def test_what_is_not_permitted_is_refused_and_recorded(
         assert not app.streams
 
 
+async def test_trailers_say_nothing_that_only_the_mesh_may_say() -> None:
+    async with reaching(app := App()) as found:
+        wire = b"POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n"
+        chunked = RequestHead(b"POST", b"/", Framing.CHUNKED, 0, wire)
+        stream = found.links.upstream("c:80").open(chunked, Client())
+        stream.send_data(b"x")
+        wanted = [(b"x-checksum", b"1"), (b"x-devroute-trace", b"2")]
+        hidden = [b"x-devroute-subject", b"X-Forwarded-Client-Cert", b"x_devroute_subject", b"forwarded"]
+        stream.send_end([*((name, b"mallory") for name in hidden), *wanted])
+        await eventually(lambda: app.streams and app.streams[0].ended)
+        assert app.streams[0].trailers == wanted
+
+
 async def test_a_new_policy_applies_to_the_next_request_and_ends_what_it_does_not_permit() -> None:
     app = App(lambda stream: stream.sink.on_head(head(200)))
     async with reaching(app) as found:
