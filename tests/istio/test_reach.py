@@ -206,19 +206,19 @@ async def test_an_error_says_what_to_do(
 
 
 async def exchange(mesh: Rig, destination: str, sent: bytes) -> bytes:
-    """What comes back until the end of a connection to a local port of alice."""
-    connection = mesh.pods["alice"].open_socket()
-    connection.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", PORTS[destination]))
-    reader, writer = await asyncio.open_connection(sock=connection)
-    try:
-        writer.write(sent)
-        writer.write_eof() if not sent else await writer.drain()
-        return await asyncio.wait_for(reader.read(), 10)
-    except ConnectionError:
-        return b""
-    finally:
-        writer.close()
+    """What comes back until the end of a connection to a local port of alice; b"" if it is reset."""
+    with mesh.pods["alice"].open_socket() as connection:
+        connection.setblocking(False)
+        loop, received = asyncio.get_running_loop(), b""
+        try:
+            async with asyncio.timeout(10):
+                await loop.sock_connect(connection, ("127.0.0.1", PORTS[destination]))
+                await loop.sock_sendall(connection, sent)
+                while piece := await loop.sock_recv(connection, 65536):
+                    received += piece
+        except ConnectionError:
+            return b""
+        return received
 
 
 async def failure(laptop: Command, destination: str) -> dict[str, Any]:
