@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-firefox test-compiled test-istio test-helm test-jaeger test-sso test-tracers test-slow compiled envoys istio package \
-	zipapp image sbom image-requirements lint bench sizing fuzz soak ha screenshots clean
+	zipapp image sbom image-requirements lint bench sizing scale fuzz soak ha screenshots clean
 
 help:
 	@echo "make demo          run the main job on real Envoy, on loopback (KEEP=1 takes your own code, SERVICE=NAME)"
@@ -31,6 +31,7 @@ help:
 	@echo "make compiled      compile the data path to C, into build/compiled"
 	@echo "make bench         compare speed with other programs, in minutes (QUICK=1: in one; RECORD=1: keep the result)"
 	@echo "make sizing        measure what a replica takes per laptop and request, and the filter per sidecar (docs/sizing.md)"
+	@echo "make scale         measure how cost grows with laptops, contracts, streams ... (QUICK=1: in a minute; RECORD=1: keep the result)"
 	@echo "make screenshots   take the pictures of the pages again, in light and dark (needs chromium)"
 	@echo "make clean         remove .venv and caches"
 
@@ -183,6 +184,10 @@ bench: $(VENV)/.bench-installed compiled
 # The figures of docs/sizing.md, on this machine.
 sizing: $(VENV)/.bench-installed compiled
 	@$(WITH_COMPILED) $(BIN)/python -m bench.sizing $(ARGS)
+
+# How cost grows, and what breaks first: bench/scale/README.md.
+scale: $(VENV)/.bench-installed compiled
+	@$(WITH_COMPILED) $(BIN)/python -m bench.scale $(if $(QUICK),--quick) $(if $(RECORD),--record) $(ARGS)
 
 # Look at them before they are committed.
 screenshots: $(VENV)/.test-installed

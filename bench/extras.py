@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from bench.measure import GIB, bulk, wrk
 from bench.peers import (
     HERE,
+    LAPTOP,
     RATHOLE,
     SIDECAR,
     Apps,
+    Mesh,
     Peer,
     devroute_over,
     mesh,
@@ -55,22 +57,27 @@ def idle_tunnels(stage: Stage, apps: Apps, tunnel: Peer | None, options: argpars
     proxy = mesh(stage, "proxy-idle", env={"DEVROUTE_MAX_LINKS_PER_SUBJECT": str(options.links)})
     stage.until_listening(proxy.control, proxy.process)
     empty = resident_kib(proxy.process.pid)
-    program = (sys.executable, HERE / "programs" / "idle_links.py")
-    server = f"http://127.0.0.1:{proxy.control}"
-    links = stage.run("idle-links", *program, server, str(options.links), env=proxy.agent_environment())
-    for _ in range(int(REGISTER_SECONDS / POLL_SECONDS)):
-        if "online" in stage.log("idle-links").read_text(encoding="utf-8"):
-            break
-        stage.alive(links)
-        pause(links, POLL_SECONDS)
-    else:
-        raise CannotRun(f"{options.links} links were not registered in {REGISTER_SECONDS:.0f} s")
+    links = idle_links(stage, proxy, LAPTOP, 0, options.links)
     before = cpu_seconds([proxy.process.pid])
     pause(links, IDLE_SECONDS)
     stage.alive(links)
     busy = (cpu_seconds([proxy.process.pid]) - before) / IDLE_SECONDS
     size = (resident_kib(proxy.process.pid) - empty) / options.links
     return {"idle_links": options.links, "idle_kib": size, "idle_cpu": busy}
+
+
+def idle_links(stage: Stage, proxy: Mesh, subject: str, first: int, count: int) -> subprocess.Popen[bytes]:
+    """Laptops of `subject` that are online, numbered from `first`. Raises CannotRun."""
+    program = (sys.executable, HERE / "programs" / "idle_links.py")
+    server, name = f"http://127.0.0.1:{proxy.control}", f"idle-{subject}-{first}"
+    arguments = (server, str(count), subject, str(first))
+    links = stage.run(name, *program, *arguments, env=proxy.agent_environment(subject))
+    for _ in range(int(REGISTER_SECONDS / POLL_SECONDS)):
+        if "online" in stage.log(name).read_text(encoding="utf-8"):
+            return links
+        stage.alive(links)
+        pause(links, POLL_SECONDS)
+    raise CannotRun(f"{count} links were not registered in {REGISTER_SECONDS:.0f} s")
 
 
 def stalled_stream(stage: Stage, apps: Apps, tunnel: Peer | None, options: argparse.Namespace) -> Figures:

@@ -62,8 +62,9 @@ def wrk(stage: Stage, door: Door, connections: int, seconds: float) -> dict[str,
     """{requests, seconds, p50, p99}; times in µs."""
     headers = [part for name, value in door.headers.items() for part in ("-H", f"{name}: {value}")]
     shape = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(WRK_SCRIPT))
+    place = f"http://127.0.0.1:{door.port}{door.path}"
     said = subprocess.run(
-        [stage.program("wrk"), *shape, *headers, f"http://127.0.0.1:{door.port}/"],
+        [stage.program("wrk"), *shape, *headers, place, "--", str(door.contracts)],
         capture_output=True,
         text=True,
         timeout=seconds + 30,
@@ -72,8 +73,13 @@ def wrk(stage: Stage, door: Door, connections: int, seconds: float) -> dict[str,
     if said.returncode or not lines or not lines[-1].startswith("{"):
         raise CannotRun(f"wrk failed: {said.stderr.strip() or said.stdout.strip()}")
     result: dict[str, float] = json.loads(lines[-1])
-    if result["errors"] or not result["requests"]:
-        raise CannotRun(f"{result['errors']} errors in {result['requests']} requests")
+    if not result["requests"] and not result["errors"]:
+        raise CannotRun(f"no response in {seconds:g} s")
+    if result["errors"]:
+        raise CannotRun(
+            f"{result['errors']} errors in {result['requests']} requests"
+            f" ({result['statuses']} wrong statuses, {result['timeouts']} time-outs)"
+        )
     return result
 
 

@@ -36,6 +36,8 @@ HERE = Path(__file__).parent
 POLICY = "direct: {networks: [127.0.0.0/8], ports: [1024-65535]}\nservices: ['*']\n"
 #: The laptop's name in contracts.
 LAPTOP = "bench"
+#: The subject of others, which get no requests.
+OTHERS = "others"
 
 #: Names that ratios refer to.
 DIRECT, REFERENCE = "straight to the app", "Go ReverseProxy (reference)"
@@ -83,7 +85,7 @@ class Peer:
 def start_apps(stage: Stage) -> Apps:
     app, bulk = free_ports(2)
     body = f'location / {{ default_type text/plain; return 200 "{"x" * 1024}"; }}'
-    nginx = _nginx(stage, "app", f"server {{ listen 127.0.0.1:{app} backlog=1024; {body} }}")
+    nginx = start_nginx(stage, "app", f"server {{ listen 127.0.0.1:{app} backlog=1024; {body} }}")
     sink = stage.run("bulk", stage.program("gobulk"), "serve", f"127.0.0.1:{bulk}")
     apps = Apps(app, bulk)
     for port, process in ((app, nginx), (bulk, sink)):
@@ -117,7 +119,7 @@ def direct(stage: Stage, apps: Apps) -> Peer:
     return Peer(DIRECT, *(Door(port, apps.contract(port)) for port in (apps.app, apps.bulk)))
 
 
-def _nginx(stage: Stage, name: str, servers: str) -> subprocess.Popen[bytes]:
+def start_nginx(stage: Stage, name: str, servers: str, connections: int = 4096) -> subprocess.Popen[bytes]:
     folder = stage.folder / f"nginx-{name}"
     folder.mkdir()
     places = " ".join(
@@ -126,7 +128,7 @@ def _nginx(stage: Stage, name: str, servers: str) -> subprocess.Popen[bytes]:
     file = stage.write(
         f"nginx-{name}.conf",
         f"worker_processes 1; daemon off; pid {folder}/pid; error_log stderr;\n"
-        "events { worker_connections 4096; }\n"
+        f"events {{ worker_connections {connections}; }}\n"
         "http { access_log off; keepalive_requests 100000000; client_max_body_size 0;"
         f" {places}\n{servers}\n}}\n",
     )
@@ -144,7 +146,7 @@ def nginx(stage: Stage, apps: Apps) -> Peer:
         " proxy_request_buffering off; proxy_max_temp_file_size 0; } }\n"
         for port, to in zip(ports, (apps.app, apps.bulk), strict=True)
     )
-    return _peer(stage, apps, NGINX, ports, (_nginx(stage, "peer", servers),))
+    return _peer(stage, apps, NGINX, ports, (start_nginx(stage, "peer", servers),))
 
 
 def haproxy(stage: Stage, apps: Apps) -> Peer:
@@ -363,12 +365,12 @@ class Mesh:
     process: subprocess.Popen[bytes]
     data: int
     control: int
-    secret: str
+    secrets: Mapping[str, str]
 
-    def agent_environment(self, server: str | None = None) -> dict[str, str]:
+    def agent_environment(self, subject: str = LAPTOP) -> dict[str, str]:
         return {
-            "DEVROUTE_SERVER": server or f"http://127.0.0.1:{self.control}",
-            "DEVROUTE_TOKEN": self.secret,
+            "DEVROUTE_SERVER": f"http://127.0.0.1:{self.control}",
+            "DEVROUTE_TOKEN": self.secrets[subject],
         }
 
 
@@ -376,16 +378,18 @@ def mesh(
     stage: Stage, name: str, command: tuple[str | Path, ...] = DEVROUTE, env: Mapping[str, str] | None = None
 ) -> Mesh:
     data, control, admin = free_ports(3)
-    secret, record = new_token(LAPTOP)
+    tokens = {subject: new_token(subject) for subject in (LAPTOP, OTHERS)}
+    records = "".join(record.as_yaml() for _, record in tokens.values())
+    secrets = {subject: secret for subject, (secret, _) in tokens.items()}
     files = (
         *("--policy", stage.write("policy.yaml", POLICY)),
-        *("--tokens", stage.write(f"{name}-tokens.yaml", record.as_yaml())),
+        *("--tokens", stage.write(f"{name}-tokens.yaml", records)),
     )
     places = (
         *("--host", "127.0.0.1", "--data-port", str(data)),
         *("--control-port", str(control), "--admin-port", str(admin)),
     )
-    return Mesh(stage.run(name, *command, "proxy", *files, *places, env=env), data, control, secret)
+    return Mesh(stage.run(name, *command, "proxy", *files, *places, env=env), data, control, secrets)
 
 
 def through_tunnel(service: str) -> dict[str, str]:
@@ -398,7 +402,7 @@ def devroute_direct(stage: Stage, apps: Apps) -> Peer:
     return _peer(stage, apps, RELAY, [proxy.data, proxy.data], (proxy.process,))
 
 
-def _tunnel(
+def tunnelled(
     stage: Stage,
     apps: Apps,
     name: str,
@@ -422,40 +426,41 @@ def _tunnel(
 
 
 def devroute_tunnel(stage: Stage, apps: Apps) -> Peer:
-    return _tunnel(stage, apps, TUNNEL, mesh(stage, "proxy-tunnel"))
+    return tunnelled(stage, apps, TUNNEL, mesh(stage, "proxy-tunnel"))
 
 
 def devroute_over(stage: Stage, apps: Apps, name: str, network: Network) -> Peer:
     proxy = mesh(stage, re.sub(r"[^a-z0-9]+", "-", f"proxy {name}"))
     stage.until_listening(proxy.control, proxy.process)
     env = {"DEVROUTE_SERVER": f"http://127.0.0.1:{network(proxy.control)}"}
-    return _tunnel(stage, apps, name, proxy, env=env)
+    return tunnelled(stage, apps, name, proxy, env=env)
 
 
-def _two_replicas(stage: Stage, name: str) -> tuple[Mesh, Mesh]:
-    """The replica that the agent dials, and another one; they share a Redis of their own."""
-    (port, *peers) = free_ports(3)
+def replicas(stage: Stage, name: str, count: int = 2) -> list[Mesh]:
+    """They share a Redis of their own. The first is the one that the agent dials."""
+    (port, *peers) = free_ports(count + 1)
     redis = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--loglevel", "warning")
     process = stage.run(f"redis-{name}", stage.program("redis-server"), *redis)
     stage.until_listening(port, process)
     shared = {"DEVROUTE_REGISTRY": f"redis://127.0.0.1:{port}/0", "DEVROUTE_PEER_HOST": "127.0.0.1"}
-    owner, other = (
+    found = [
         mesh(stage, f"proxy-{name}-{number}", env=shared | {"DEVROUTE_PEER_PORT": str(peer)})
         for number, peer in enumerate(peers)
-    )
-    stage.until_listening(other.control, other.process)
-    return owner, other
+    ]
+    for each in found[1:]:
+        stage.until_listening(each.control, each.process)
+    return found
 
 
 def devroute_pinned(stage: Stage, apps: Apps) -> Peer:
-    owner, _ = _two_replicas(stage, "pinned")
-    return _tunnel(stage, apps, PINNED, owner)
+    owner, _ = replicas(stage, "pinned")
+    return tunnelled(stage, apps, PINNED, owner)
 
 
 def devroute_forwarded(stage: Stage, apps: Apps) -> Peer:
     """Both replicas count as the proxy."""
-    owner, other = _two_replicas(stage, "forwarded")
-    tunnel = _tunnel(stage, apps, FORWARDED, owner)
+    owner, other = replicas(stage, "forwarded")
+    tunnel = tunnelled(stage, apps, FORWARDED, owner)
     doors = (Door(other.data, each.headers) for each in (tunnel.app, tunnel.bulk))
     return _ready(stage, Peer(FORWARDED, *doors, (other.process, owner.process), tunnel.agent))
 
@@ -464,10 +469,10 @@ def devroute_traced(stage: Stage, apps: Apps) -> Peer:
     """The collector, an nginx that takes everything, counts as none of ours."""
     (port,) = free_ports(1)
     takes = "location / { default_type application/x-protobuf; return 200 ''; }"
-    collector = _nginx(stage, "collector", f"server {{ listen 127.0.0.1:{port}; {takes} }}")
+    collector = start_nginx(stage, "collector", f"server {{ listen 127.0.0.1:{port}; {takes} }}")
     stage.until_listening(port, collector)
     proxy = mesh(stage, "proxy-traced", env={"DEVROUTE_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"})
-    tunnel = _tunnel(stage, apps, TRACED, proxy)
+    tunnel = tunnelled(stage, apps, TRACED, proxy)
     sampled = {"traceparent": "00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01"}
     app, bulk = (Door(door.port, {**door.headers, **sampled}) for door in (tunnel.app, tunnel.bulk))
     return _ready(stage, replace(tunnel, app=app, bulk=bulk))
@@ -475,7 +480,7 @@ def devroute_traced(stage: Stage, apps: Apps) -> Peer:
 
 def devroute_bare(stage: Stage, apps: Apps) -> Peer:
     command = (sys.executable, HERE / "programs" / "bare_stream.py")
-    return _tunnel(stage, apps, TUNNEL_BARE, mesh(stage, "proxy-bare", command), command)
+    return tunnelled(stage, apps, TUNNEL_BARE, mesh(stage, "proxy-bare", command), command)
 
 
 def devroute_tls(stage: Stage, apps: Apps) -> Peer:
@@ -497,10 +502,10 @@ def devroute_tls(stage: Stage, apps: Apps) -> Peer:
         " proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_read_timeout 1h;"
         " proxy_buffer_size 64k; proxy_buffers 4 64k; proxy_busy_buffers_size 128k; } }"
     )
-    ingress = _nginx(stage, "ingress", server)
+    ingress = start_nginx(stage, "ingress", server)
     stage.until_listening(port, ingress)
     env = {"DEVROUTE_SERVER": f"https://127.0.0.1:{port}", "SSL_CERT_FILE": str(stage.folder / "tls.pem")}
-    return _tunnel(stage, apps, TUNNEL_TLS, proxy, env=env, ingress=(ingress,))
+    return tunnelled(stage, apps, TUNNEL_TLS, proxy, env=env, ingress=(ingress,))
 
 
 #: All peers, in the order of the table.

@@ -32,10 +32,13 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Door:
-    """Where requests for an app enter, and the headers that they carry."""
+    """Where requests for an app enter, and the headers that they carry. `contracts`: how many different ones
+    wrk sends in turn."""
 
     port: int
     headers: Mapping[str, str]
+    path: str = "/"
+    contracts: int = 1
 
 
 @dataclass
