@@ -1,11 +1,12 @@
 """What is missing in a file whose policy lets laptops reach services: the sidecar's listener, the proxy's
-flag for it, the way out of the pod, and the namespaces that stay closed. Pure.
+flag for it, what has it obey ports, the way out of the pod, and the namespaces that stay closed. Pure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from devroute.errors import ConfigInvalid
+from devroute.headers import EGRESS
 from devroute.mesh.istio.rules import ManifestFinding, value_at
 from devroute.mesh.manifests.model import Document
 from devroute.policy.file import ReachSection
@@ -66,6 +67,10 @@ def _of_proxy(
             problem = f"no Sidecar in the file opens {given[0]}, so laptops reach nothing by HTTP"
             hint = "an egress listener HTTP_PROXY on 127.0.0.1, captureMode NONE (base/sidecar.yaml)"
             yield ManifestFinding("error", f"{place}.args", problem, hint)
+        elif not any(_obeys_ports(each, given[0], labels) for _, each in own):
+            problem = f"no EnvoyFilter in the file has {given[0]} obey ports: each request goes to port 80"
+            hint = f"the patch of base/sidecar.yaml with vhost_header {EGRESS}"
+            yield ManifestFinding("error", f"{place}.args", problem, hint)
     set_here = [each for each in _list(container, "env") if value_at(each, "name") == _DENIED]
     denied = str(value_at(set_here[0], "value") if set_here else _DEFAULT)
     if namespace not in [each.strip() for each in denied.split(",")]:
@@ -87,6 +92,17 @@ def _listens(document: Document, url: str, labels: object) -> bool:
         and value_at(each, "port", "protocol") == "HTTP_PROXY"
         and value_at(each, "captureMode") == "NONE"
         for each in _list(document, "spec", "egress")
+    )
+
+
+def _obeys_ports(document: Document, url: str, labels: object) -> bool:
+    """Whether an EnvoyFilter has that listener find the service by the proxy's header."""
+    if document.get("kind") != "EnvoyFilter" or not _selects(document, labels, "workloadSelector", "labels"):
+        return False
+    return any(
+        value_at(each, "patch", "value", "vhost_header") == EGRESS
+        and str(value_at(each, "match", "routeConfiguration", "portNumber")) == url.rpartition(":")[2]
+        for each in _list(document, "spec", "configPatches")
     )
 
 

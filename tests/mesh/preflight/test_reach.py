@@ -54,6 +54,13 @@ def with_another_s_sidecar(documents: list[Document]) -> None:
     of(documents, "Sidecar")["spec"]["workloadSelector"]["labels"] = {"app": "other"}
 
 
+def without_ports(documents: list[Document]) -> None:
+    for each in documents:
+        if each["kind"] == "EnvoyFilter":
+            spec = each["spec"]
+            spec["configPatches"] = [one for one in spec["configPatches"] if "vhost_header" not in str(one)]
+
+
 def without_the_way_out(documents: list[Document]) -> None:
     spec = of(documents, "NetworkPolicy")["spec"]
     spec["egress"] = [each for each in spec["egress"] if "ports" in each]
@@ -70,6 +77,7 @@ def with_an_open_namespace(documents: list[Document]) -> None:
         (without_sidecar, "containers[proxy].args: no Sidecar in the file opens http://127.0.0.1:15080"),
         (with_another_port, "no Sidecar in the file opens http://127.0.0.1:15080"),
         (with_another_s_sidecar, "no Sidecar in the file opens http://127.0.0.1:15080"),
+        (without_ports, "no EnvoyFilter in the file has http://127.0.0.1:15080 obey ports"),
         (without_the_way_out, "NetworkPolicy devroute-proxy: spec.egress: lets nothing out to the services"),
         (with_an_open_namespace, "env: laptops may reach the proxy's own namespace devroute"),
     ],
