@@ -57,6 +57,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--into", type=Path, default=Path("artefacts/scale"))
     parser.add_argument("--record", action="store_true", help="also write to bench/scale/ and docs/sizing.md")
     options = parser.parse_args()
+    if options.record and (options.quick or options.only):
+        parser.error(
+            "--record takes a whole run, without --quick and --only: the limits on the page need every point"
+        )
     if options.quick:
         options.seconds = 1
     return options
