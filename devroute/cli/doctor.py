@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
@@ -92,10 +93,11 @@ async def _examine(settings: AgentSettings, url: str | None, named: str) -> int:
 
     code = 0
     _print(settings, Finding("configuration", "ok", f"{settings.server}, from {named}"))
-    async for finding in Doctor(settings, url).examine():
-        _print(settings, finding)
-        if finding.error is not None and not code:
-            code = exit_code_for(finding.error)
+    async with aclosing(Doctor(settings, url).examine()) as findings:  # in order, also if a pipe is closed
+        async for finding in findings:
+            _print(settings, finding)
+            if finding.error is not None and not code:
+                code = exit_code_for(finding.error)
     return code
 
 

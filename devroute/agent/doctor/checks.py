@@ -7,7 +7,8 @@ import asyncio
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from typing import Final, cast
 
@@ -56,7 +57,7 @@ class Doctor:
         self._status: dict[str, object] = {}
         self._service = settings.services[0].service if settings.services else PLACEHOLDER
 
-    async def examine(self) -> AsyncIterator[Finding]:
+    async def examine(self) -> AsyncGenerator[Finding, None]:
         """All checks after the one of the configuration. Those that cannot run are reported as skipped."""
         rest = ["dns", "tls", "token", "version"]
         for check in (self._dns, self._tls, self._token, self._version):
@@ -74,8 +75,9 @@ class Doctor:
                 return
         if self._settings.reaches:
             yield examine_reach(self._status.get("you_may_reach"))
-        async for finding in self._through_the_tunnel():
-            yield finding
+        async with aclosing(self._through_the_tunnel()) as findings:
+            async for finding in findings:
+                yield finding
         yield await self._clock()
 
     # --- the server
@@ -154,7 +156,7 @@ class Doctor:
 
     # --- the tunnel
 
-    async def _through_the_tunnel(self) -> AsyncIterator[Finding]:
+    async def _through_the_tunnel(self) -> AsyncGenerator[Finding, None]:
         name = f"{self._status.get('you')}--doctor-{secrets.token_hex(3)}"
         echo = Echo(name.encode())
         listening = self._apps()

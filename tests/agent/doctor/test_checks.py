@@ -3,7 +3,9 @@
 import asyncio
 import email.utils
 import json
+import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,17 +31,32 @@ async def examined(folder: Path, *arguments: str, **environment: str) -> tuple[i
     return code, {found["check"]: found for found in map(json.loads, out.splitlines())}
 
 
+async def read_in_part(folder: Path, service: str, **environment: str) -> str:
+    """What is on standard error if the reader of the output ends while the tunnel is open."""
+    until = "while read -r line; do case $line in fail*) exit; esac; done"
+    line = f'"$0" -m devroute doctor --service "$1" | {until}'
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", line, sys.executable, service),
+        env={**os.environ, "HOME": str(folder), "PYTHONUNBUFFERED": "1", **environment},
+        cwd=folder,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    return (await process.communicate())[1].decode()
+
+
 async def test_a_healthy_laptop_passes_every_check_and_a_dead_app_is_named(
     tmp_path: Path, unused_tcp_port: int
 ) -> None:
     (tmp_path / "site").mkdir()
     async with testbed.proxy(tmp_path / "site", [RECORD]) as proxy, listening() as port:
         known = {"DEVROUTE_SERVER": proxy.server, "DEVROUTE_TOKEN": SECRET}
-        (code, found), (dead_code, dead), (wrong_code, wrong) = await asyncio.gather(
+        (code, found), (dead_code, dead), (wrong_code, wrong), err = await asyncio.gather(
             examined(tmp_path, "--service", f"foo=127.0.0.1:{port}", **known, DEVROUTE_REACH="c.shop:80"),
             examined(tmp_path, "--service", f"foo=127.0.0.1:{unused_tcp_port}", **known),
             examined(tmp_path, **known | {"DEVROUTE_TOKEN": "dvr_wrong"}),
+            read_in_part(tmp_path, f"foo=127.0.0.1:{unused_tcp_port}", **known),
         )
+    assert err == ""
     assert code == 0
     order = ["configuration", "dns", "tls", "token", "version", "reach", "tunnel", "app foo", "mesh", "clock"]
     assert list(found) == order
