@@ -45,8 +45,8 @@ def open_flags(framing: Framing) -> int:
 
 class ExchangeLink(Link):
     """`responder`: what errors call the other end, where that responds. `observe` gets each finished exchange
-    that this end has served. `waiting`: of the bodies of requests that it serves; None where each may have
-    its stream's window waiting."""
+    that this end has served. `waiting`: of the bodies of requests that it serves, and
+    `waiting_responses` of those that it gets; None where each may have its stream's window waiting."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class ExchangeLink(Link):
         self.observe = observe
         self.response_parser = ResponseHeadParser()
         self.waiting: WindowBudget | None = None
+        self.waiting_responses: WindowBudget | None = None
 
     @property
     def reach(self) -> bool:

@@ -11,6 +11,7 @@ from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.message import Headers
 from devroute.tunnel.protocol.frames import WINDOW, Reason
 from devroute.tunnel.protocol.stream import NO_STREAM, Stream
+from devroute.tunnel.protocol.windows import WindowBudget
 
 if TYPE_CHECKING:
     from devroute.tunnel.link import Link
@@ -24,7 +25,9 @@ class LinkStream:
     error, and gets nothing more. What is held is bounded by the stream's credit. The source is where the
     bytes that it sends come from; `stopped`: the source was asked to send no more."""
 
-    __slots__ = ("_consume", "_held", "_held_end", "_paused", "done", "left", "link", "stopped", "stream")
+    __slots__ = (
+        "_consume", "_held", "_held_end", "_paused", "_waiting", "done", "left", "link", "stopped", "stream",
+    )  # fmt: skip
 
     def __init__(self, link: "Link") -> None:
         self.link = link
@@ -36,6 +39,7 @@ class LinkStream:
         self._paused = False  # by the consumer
         self._held: deque[Chunk] | None = None
         self._held_end: Headers | None = None
+        self._waiting = 0  # bytes, as far as a budget bounds them
 
     # --- what the two ends implement
 
@@ -65,11 +69,13 @@ class LinkStream:
     def start_source(self) -> None:
         raise NotImplementedError
 
-    def count_held(self, size: int) -> None:
-        """So many bytes more wait for the consumer."""
+    def waiting_budget(self) -> WindowBudget | None:
+        """Of bytes that wait for consumers, of this stream and others; None for no bound but each window."""
+        raise NotImplementedError
 
-    def count_passed(self, size: int) -> None:
-        """So many of them wait no longer."""
+    def too_much_waits(self) -> DevrouteError:
+        """Why the exchange ends where the budget is used up."""
+        raise NotImplementedError
 
     def let_go(self) -> None:
         """Refer to nothing that refers to this: consumer and source."""
@@ -81,6 +87,9 @@ class LinkStream:
         if self.done and self.stream.closed:
             if self.stream.window > WINDOW:
                 self.link.release_window(self.stream)
+            if self._waiting:
+                self._give_back(self._waiting)
+                self._held = None
             self.stream = NO_STREAM
             self.let_go()
 
@@ -94,11 +103,28 @@ class LinkStream:
                 if self._held is None:
                     self._held = deque()
                 append_chunk(self._held, data)
-                self.count_held(len(data))
+                self._count_waiting(len(data))
         elif data:
             self._pass_on(data)
         if end:
             self.receive_end([])
+
+    def _count_waiting(self, size: int) -> None:
+        budget = self.waiting_budget()
+        if budget is None:
+            return
+        if budget.take(size):
+            self._waiting += size
+        else:
+            error = self.too_much_waits()
+            self.reset(error)
+            self.broken(error)
+
+    def _give_back(self, size: int) -> None:
+        budget = self.waiting_budget()
+        if budget is not None:
+            budget.give_back(size)
+            self._waiting -= size
 
     def receive_end(self, trailers: Headers) -> None:
         if self.done:
@@ -141,7 +167,7 @@ class LinkStream:
         held = self._held
         while held and not self._paused and not self.done:
             data = bytes(held.popleft())
-            self.count_passed(len(data))
+            self._give_back(len(data))
             self._pass_on(data)
         self.link.wake()  # with the credit that was granted
         if self._held_end is not None and not self._paused and not self.done:

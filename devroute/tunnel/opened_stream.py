@@ -7,11 +7,12 @@ It does not trust the other end: response heads are parsed again and bodies are 
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
+from devroute.errors import DevrouteError, TargetOverloaded, UpstreamInvalid, UpstreamReset
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, rule_of
 from devroute.http.spans import AgentSpan
 from devroute.tunnel.link_stream import UNBOUNDED, LinkStream
 from devroute.tunnel.protocol.frames import Flag, Reason
+from devroute.tunnel.protocol.windows import WindowBudget
 from devroute.upstream.interface import NO_SINK, ResponseSink
 
 if TYPE_CHECKING:
@@ -29,10 +30,20 @@ _FLAG_INFORMATIONAL: Final = int(Flag.INFORMATIONAL)
 class OpenedStream(LinkStream):
     """One request through the tunnel; implements devroute.upstream.interface.UpstreamStream."""
 
-    __slots__ = ("_method", "_responder", "_response_parser", "_sink", "_upgradable", "_upgraded", "answered")
+    __slots__ = (
+        "_exchanges",
+        "_method",
+        "_responder",
+        "_response_parser",
+        "_sink",
+        "_upgradable",
+        "_upgraded",
+        "answered",
+    )
 
     def __init__(self, link: "ExchangeLink", head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
+        self._exchanges = link
         self._responder = link.responder
         self._response_parser = link.response_parser
         self._method = head.method
@@ -119,6 +130,15 @@ class OpenedStream(LinkStream):
             self.done = True
             self._sink.on_error(error)
         self.settle()
+
+    def waiting_budget(self) -> WindowBudget | None:
+        return self._exchanges.waiting_responses
+
+    def too_much_waits(self) -> DevrouteError:
+        return TargetOverloaded(
+            f"the client does not read, and more of the {self._responder}'s responses waits for such clients"
+            " than the proxy holds"
+        )
 
     def let_go(self) -> None:
         self._sink = NO_SINK

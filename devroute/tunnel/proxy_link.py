@@ -14,6 +14,7 @@ from devroute.tunnel.protocol.events import Hello, Opened, Renew
 from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
+from devroute.tunnel.protocol.windows import LINK_RESPONSES, PROCESS_RESPONSES, WindowBudget
 from devroute.tunnel.served_stream import Finished, Observe
 from devroute.upstream.interface import ResponseSink, Upstream
 from devroute.upstream.quota import Quota
@@ -40,6 +41,8 @@ PONG_SECONDS: Final = 1.0
 #: Bytes a second of the slowest network that has to keep up: a PING waits behind what is under way.
 SLOWEST: Final = 256 * 1024
 
+
+_RESPONSES: Final = WindowBudget(PROCESS_RESPONSES)
 
 #: What may be wrong with a laptop.
 _ASLEEP: Final = "is it asleep, or without a network? It comes back by itself"
@@ -124,6 +127,7 @@ class ProxyLink(ExchangeLink):
     ) -> None:
         super().__init__(Session(Role.PROXY), websocket, loop, liveness, "laptop", _unobserved)
         self.quota: Quota | None = None  # from its registration on
+        self.waiting_responses = WindowBudget(LINK_RESPONSES, _RESPONSES)
         self._peer = peer
         self.delayed = 0  # requests that are to be sent later, and count already
         self._silence_check: asyncio.TimerHandle | None = None

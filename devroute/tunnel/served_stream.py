@@ -11,6 +11,7 @@ from devroute.http.grpc import read_status
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead, without_rule
 from devroute.tunnel.link_stream import LinkStream
 from devroute.tunnel.protocol.frames import Flag, Reason
+from devroute.tunnel.protocol.windows import WindowBudget
 from devroute.upstream.interface import NO_REQUEST, Upstream, UpstreamStream
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class ServedStream(LinkStream):
 
     __slots__ = (
         "_agent", "_grpc_status", "_head", "_refusal", "_rule", "_service", "_size", "_started", "_status",
-        "_to_app", "_waiting",
+        "_to_app",
     )  # fmt: skip
 
     def __init__(self, link: "ExchangeLink", service: bytes, head: RequestHead) -> None:
@@ -88,7 +89,6 @@ class ServedStream(LinkStream):
         self._started = link.time()
         self._status = 0
         self._size = 0
-        self._waiting = 0  # bytes of the request's body, as far as the link bounds them
         self._refusal = b""
         self._rule = ""
         self._grpc_status: int | None = None
@@ -135,30 +135,17 @@ class ServedStream(LinkStream):
         self._finished(code, reason)
         self.settle()
 
-    def count_held(self, size: int) -> None:
-        budget = self._agent.waiting
-        if budget is None:
-            return
-        if budget.take(size):
-            self._waiting += size
-            return
-        error = TargetOverloaded(
-            f"{self._service.decode('utf-8', 'replace')} does not read, and more waits for such services than"
-            " the proxy holds",
+    def waiting_budget(self) -> WindowBudget | None:
+        return self._agent.waiting
+
+    def too_much_waits(self) -> DevrouteError:
+        service = self._service.decode("utf-8", "replace")
+        return TargetOverloaded(
+            f"{service} does not read, and more waits for such services than the proxy holds",
             hint="send fewer large bodies at once",
         )
-        self.reset(error)
-        self.broken(error)
-
-    def count_passed(self, size: int) -> None:
-        budget = self._agent.waiting
-        if budget is not None:
-            budget.give_back(size)
-            self._waiting -= size
 
     def let_go(self) -> None:
-        self.count_passed(self._waiting)
-        self._held = None
         self._to_app = NO_REQUEST
         self._consume = NO_REQUEST.send_data
 

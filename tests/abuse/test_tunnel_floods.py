@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from devroute.errors import TunnelFlooded
+from devroute.errors import TargetOverloaded, TunnelFlooded
 from devroute.tunnel.link import Link
 from devroute.tunnel.protocol.flood_guard import (
     RESET_BURST,
     TINY_BURST,
 )
 from devroute.tunnel.protocol.frames import CREDIT, FIRST_AGENT_ID, OPEN_PREFIX, WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.windows import LINK_RESPONSES, WindowBudget
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
 from tests.support.mesh_way import reaching
@@ -190,3 +191,29 @@ async def test_tiny_data_that_waits_costs_little_more_than_its_bytes(
     resume()
     await eventually(lambda: client.size == count + 100)
     assert client.body == b"x" * (count + 100)
+
+
+async def test_responses_that_wait_for_clients_that_do_not_read_are_bounded_and_room_returns() -> None:
+    app = App()
+    async with tunnel(app) as (where, _agent):
+        (proxy,) = where.tunnels.links
+        assert proxy.waiting_responses is not None
+        assert proxy.waiting_responses.left == LINK_RESPONSES
+        proxy.waiting_responses = waiting = WindowBudget(300_000)
+        clients = [Client() for _ in range(4)]
+        streams = [where.upstream().open(get(), client) for client in clients]
+        await eventually(lambda: len(app.streams) == 4)
+        for stream, answering in zip(streams, app.streams, strict=True):
+            stream.pause_response()
+            answering.sink.on_head(head(200))
+            answering.sink.on_data(bytes(100_000))
+        await asyncio.wait_for(clients[3].done.wait(), PATIENCE)
+        assert isinstance(clients[3].error, TargetOverloaded)
+        await asyncio.wait_for(app.streams[3].cancelled.wait(), PATIENCE)
+        assert waiting.left == 0
+        streams[0].cancel()
+        assert waiting.left == 100_000
+        streams[1].resume_response()
+        assert (clients[1].size, waiting.left) == (100_000, 200_000)
+        proxy.close_with(TunnelFlooded("the test is over"))
+        assert waiting.left == 300_000

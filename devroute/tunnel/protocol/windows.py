@@ -18,6 +18,9 @@ PROCESS_GROWTH: Final = 64 * WINDOW
 #: that do not read: each stream has a window, and a subject many streams.
 SUBJECT_WAITING: Final = 64 * WINDOW
 PROCESS_WAITING: Final = 256 * WINDOW
+#: The same of the responses of one link's laptop, and of all, for clients that do not read.
+LINK_RESPONSES: Final = 256 * WINDOW
+PROCESS_RESPONSES: Final = 384 * WINDOW
 
 
 class WindowBudget:
