@@ -156,8 +156,8 @@ def network_policy(installation: Installation) -> Document:
             *([{"to": [replicas], "ports": [_tcp(PEER_PORT)]}] if installation.is_shared else []),
             *registry_egress(installation),
             *collector_egress(installation),
-            *reach_egress(installation),
             *_to_laptops(installation),
+            *reach_egress(installation),
         ],
     }
     return installation.manifest("networking.k8s.io/v1", "NetworkPolicy", spec)
