@@ -16,6 +16,7 @@ from devroute.auth.tls import client_context
 from devroute.contract.entry_urls import entry_for, requested_url
 from devroute.errors import ConfigInvalid, ServerUnreachable
 from devroute.headers import CONTRACT
+from devroute.quoting import quote
 
 #: Seconds for the whole request, and bytes of the response's body that are kept.
 TIMEOUT: Final = 30.0
@@ -77,6 +78,10 @@ async def _response(settings: ClientSettings, request: MeshRequest, own: Mapping
                 if len(body) >= MAX_BODY:
                     break
             return MeshResponse(response.status, list(response.headers.items()), bytes(body[:MAX_BODY]))
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
+        raise ConfigInvalid(
+            f"{quote(request.url)} is no URL of http or https", hint="write it like http://a.qa.example/"
+        ) from None
     except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
         raise ServerUnreachable(
             f"{request.url} cannot be reached: {failure_in_words(error)}", hint="check the URL and the VPN"

@@ -11,6 +11,7 @@ from devroute.cli.curl import CONTRACT_VARIABLE, Contract, expectation
 from devroute.cli.exit_codes import NOT_AS_EXPECTED, exits_with_code
 from devroute.cli.help import argument, option
 from devroute.cli.output import Output, print_json
+from devroute.errors import ConfigInvalid, ContractInvalid
 
 if TYPE_CHECKING:
     from devroute.agent.expectation import Awaited, Expectation
@@ -62,12 +63,18 @@ async def _wait(
     from devroute.agent.expectation import contract_for, wait_for
     from devroute.agent.mesh_request import MeshRequest, entry_url
     from devroute.agent.token_source import with_fetched_token
+    from devroute.contract.verifier import check_written
 
+    contract = contract or contract_for(expected)
+    try:
+        check_written(contract)
+    except ContractInvalid as mistake:  # a sidecar would refuse it each time
+        raise ConfigInvalid(f"contract: {mistake.message}", hint=mistake.hint) from None
     settings = await with_fetched_token(settings)
     if url is None:
         entries = (await fetch(settings, "/api/status")).get("entries")
         url = entry_url(entries, [service for service, _ in expected])
-    request = MeshRequest(url, contract or contract_for(expected))
+    request = MeshRequest(url, contract)
     return await wait_for(settings, request, expected, seconds)
 
 

@@ -24,6 +24,7 @@ from devroute.contract.grammar import (
     parse,
 )
 from devroute.contract.keys import ALGORITHMS, NAME, Keys
+from devroute.contract.name import is_named, parse_name
 from devroute.contract.strict_json import JsonObject, load
 from devroute.contract.trace_id import split_trace
 from devroute.contract.validity import duration
@@ -95,6 +96,17 @@ def verify(
             f"the contract is signed as {quote(signature.subject)} with the key of {quote(key.subject)}"
         )
     return Contract(raw, entries, signature)
+
+
+def check_written(contract: str) -> None:
+    """Refuse a contract with a mistake before it is sent: a name, JSON or a signed one. What only a server
+    knows (its keys, its saved names) is not asked. Raises ContractInvalid."""
+    if is_named(contract):
+        parse_name(contract)
+    elif is_signed(contract):
+        read_unverified(contract)
+    else:
+        parse(contract, WIDEST_LIMITS)
 
 
 def read_unverified(raw: str) -> Contract:

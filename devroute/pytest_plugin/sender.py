@@ -11,9 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from devroute.agent.trace import new_trace
-from devroute.contract.grammar import WIDEST_LIMITS, is_signed, parse
-from devroute.contract.name import is_named, parse_name
-from devroute.contract.verifier import read_unverified
+from devroute.contract.verifier import check_written
 from devroute.errors import DevrouteError
 from devroute.headers import CONTRACT, REASON, RESULT, TRACE
 from devroute.quoting import visible
@@ -171,12 +169,7 @@ def _host(text: str) -> Host:
 
 def _checked(contract: str) -> str:
     try:
-        if is_named(contract):
-            parse_name(contract)
-        elif is_signed(contract):
-            read_unverified(contract)
-        else:
-            parse(contract, WIDEST_LIMITS)
+        check_written(contract)
     except DevrouteError as error:
         hint = f" ({error.hint})" if error.hint else ""
         raise pytest.UsageError(f"--devroute: {error.message}{hint}") from None

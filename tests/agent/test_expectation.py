@@ -14,6 +14,7 @@ from devroute.agent import expectation
 from devroute.agent.expectation import contract_for, wait_for
 from devroute.agent.mesh_request import MAX_BODY, MeshRequest, entry_url, send
 from devroute.agent.settings import ClientSettings
+from devroute.cli.main import run
 from devroute.errors import ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
 from tests.support.laptop import serving
 
@@ -107,6 +108,26 @@ async def test_what_does_not_pass_is_an_error_at_once_and_the_rest_at_the_end(
     mesh.targets = [web.Response(status=401, body=body)]
     with pytest.raises(kind):
         await wait_for(mesh.settings, mesh.request, EXPECTED, 600 if kind is TokenInvalid else 0)
+
+
+@pytest.mark.parametrize(
+    "url", ["a.qa.example", "127.0.0.1:8000", "ftp://a.qa.example/", "http://", "http://a:b/"]
+)
+async def test_what_is_no_url_of_http_is_an_error_at_once(mesh: Mesh, url: str) -> None:
+    mesh.targets = ["alice"]
+    with pytest.raises(ConfigInvalid, match="is no URL of http or https"):
+        await wait_for(mesh.settings, MeshRequest(url, "{}"), EXPECTED, 5)
+
+
+def test_a_contract_with_a_mistake_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {"DEVROUTE_SERVER": "http://127.0.0.1:9", "DEVROUTE_TOKEN": "dvr_x"}
+    for line in (
+        ("b=alice", "--contract", '{"b": "alice"'),
+        ("b=no such name",),
+        ("b=alice", "--contract", "@"),
+    ):
+        assert run(("expect", *line, "--timeout", "0"), known) == 20  # 40: it has asked the server
+    assert "is a brace missing?" in capsys.readouterr().err
 
 
 async def test_a_contract_goes_to_no_other_host_and_a_body_is_bounded(mesh: Mesh) -> None:
