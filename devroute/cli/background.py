@@ -6,6 +6,7 @@ what the command has read. Both ends of a pipe join them until then.
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Final
 import typer
 
 from devroute.cli.exit_codes import FAILURE, exit_code_for, print_error
+from devroute.cli.second_terminal import Ended, signals_raise
 from devroute.errors import ConfigInvalid, DevrouteError
 
 #: Takes what calls it with the status of a process that is ready; returns the exit code.
@@ -26,8 +28,8 @@ MAX_REPORT: Final = 1024 * 1024
 
 def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
     """Fork, and call `run` in the new process, whose output goes to the file `log`. Returns the status with
-    which it is ready and 0, or {} and its exit code once its error is printed. Raises ConfigInvalid where
-    there is no fork."""
+    which it is ready and 0, or {} and its exit code once its error is printed. A signal that ends the command
+    before that ends the process, too. Raises ConfigInvalid where there is no fork."""
     if not hasattr(os, "fork"):
         raise ConfigInvalid("detach: this system cannot do that", hint="start devroute up as a service of it")
     sys.stdout.flush()
@@ -38,8 +40,15 @@ def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
         os.close(reading)
         _be_in_the_background(run, log, writing)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        report = _document(pipe.readline(MAX_REPORT))
+    try:
+        with signals_raise(), os.fdopen(reading, "rb") as pipe:
+            report = _document(pipe.readline(MAX_REPORT))
+    except (KeyboardInterrupt, Ended) as end:  # no one would know of a process that is ready later
+        os.kill(process, signal.SIGTERM)
+        os.waitpid(process, 0)
+        if isinstance(end, Ended):
+            return {}, 128 + signal.SIGTERM
+        raise
     if "ready" in report:
         return report["ready"], 0
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

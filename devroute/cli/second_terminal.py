@@ -46,7 +46,7 @@ def serve_with(running: "Running", settings: "AgentSettings") -> int | None:
     last: dict[str, Any] = {}
     try:
         client.status(running)  # one that is stopped is not waited for
-        with _signals_raise(), client.follow(running, services) as events:
+        with signals_raise(), client.follow(running, services) as events:
             if not as_json:
                 typer.echo(
                     f"served by the devroute up of {running.name} that runs already (process {running.pid});"
@@ -82,7 +82,9 @@ def _print(event: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Ended, as SIGINT raises KeyboardInterrupt."""
+
     def end(number: int, frame: object) -> None:
         raise Ended
 

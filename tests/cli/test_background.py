@@ -112,6 +112,19 @@ async def test_what_keeps_it_from_being_ready_is_the_command_s_error(
     assert all_running(state(tmp_path)) == []
 
 
+async def test_a_signal_before_it_is_ready_ends_the_process_in_the_background(
+    tmp_path: Path, where: Site
+) -> None:
+    line = ("up", "foo=127.0.0.1:9", "--detach", "--wait")
+    async with terminal(tmp_path, known(where, tmp_path), *line) as command:
+        (it,) = await eventually(lambda: all_running(state(tmp_path)))
+        command.terminate()
+        assert await command.wait() == 143
+        assert where.registry.listing() == []
+        with pytest.raises(ProcessLookupError):
+            os.kill(it.pid, 0)
+
+
 async def test_a_second_terminal_adds_its_services_to_the_first_and_goes_on_when_that_ends(
     tmp_path: Path, where: Site, capsys: Captured
 ) -> None:
