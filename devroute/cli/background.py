@@ -10,20 +10,25 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import typer
 
 from devroute.cli.exit_codes import FAILURE, exit_code_for, print_error
 from devroute.cli.second_terminal import Ended, signals_raise
 from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.quoting import visible
 
 #: Takes what calls it with the status of a process that is ready; returns the exit code.
 Run = Callable[[Callable[[Mapping[str, Any]], None]], int]
 
 #: Bytes of what the process in the background reports.
 MAX_REPORT: Final = 1024 * 1024
+#: Bytes and lines at the end of its log that are shown where it ended before it was ready.
+MAX_SHOWN: Final = 4096
+LINES_SHOWN: Final = 10
 
 
 def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
@@ -55,20 +60,32 @@ def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
     if "error" in report:
         print_error(DevrouteError(report["error"], hint=report["hint"]))
     else:
-        typer.echo(f"devroute: it has ended before it was ready; its output is in {log}", err=True)
-    return {}, code if code >= 0 else 128 - code
+        typer.echo(
+            f"devroute: it has ended with {code} before it was ready; its output is in {log}", err=True
+        )
+        for line in _last_lines(log):
+            typer.echo(f"  {visible(line)}", err=True)
+    return {}, code if code > 0 else 128 - code if code else FAILURE  # an app may end with 0
+
+
+def _last_lines(log: Path) -> list[str]:
+    """Of a runner that is gone soon, this is all that one sees."""
+    with suppress(OSError), log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - MAX_SHOWN))
+        return stream.read(MAX_SHOWN).decode(errors="replace").splitlines()[-LINES_SHOWN:]
+    return []
 
 
 def _be_in_the_background(run: Run, log: Path, writing: int) -> None:
     """In the new process; does not return."""
-    code = FAILURE
+    code, pipe = FAILURE, os.fdopen(writing, "wb")
     try:
         os.setsid()
         _use_as_output(log)
-        code = run(lambda status: _report(writing, {"ready": dict(status)}))
+        code = run(lambda status: _report(pipe, {"ready": dict(status)}))
     except DevrouteError as error:
         print_error(error)
-        _report(writing, {"error": error.message, "hint": error.hint})
+        _report(pipe, {"error": error.message, "hint": error.hint})
         code = exit_code_for(error)
     except BaseException:  # noqa: BLE001  # it has no caller
         traceback.print_exc()
@@ -87,13 +104,11 @@ def _use_as_output(log: Path) -> None:
         os.close(each)
 
 
-def _report(writing: int, document: Mapping[str, Any]) -> None:
-    """Once: the command ends when it has read it."""
-    try:
-        with os.fdopen(writing, "wb") as pipe:
+def _report(pipe: BinaryIO, document: Mapping[str, Any]) -> None:
+    """Once: the command ends when it has read it. One that was ready before it failed has closed the pipe."""
+    if not pipe.closed:
+        with suppress(OSError), pipe:  # the command may have been killed
             pipe.write(json.dumps(document).encode() + b"\n")
-    except OSError:  # it was ready before it failed, or the command was killed
-        return
 
 
 def _document(line: bytes) -> dict[str, Any]:
