@@ -204,6 +204,7 @@ class Agent:
             await self._keeper.stay(first)
         variables = {**self.variables, **({} if self.reach is None else self.reach.environment())}
         self._child = await ChildProcess.start(self._settings.command, variables=variables)
+        self._readiness.app_started(self.controlled.log)
         self._watch.start(patience=START_SECONDS)
         self._open_to_others()
         return await first_result(self._keeper.stay(first), self._child.wait())

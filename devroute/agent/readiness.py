@@ -5,6 +5,7 @@ Owns the time that this may take, and reports it to the command that started it 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from devroute.agent.app_watch import AppWatch
@@ -12,6 +13,10 @@ from devroute.agent.second_link import Held
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppNotListening, DevrouteError, ServerUnreachable
 from devroute.tasks import TaskOwner
+
+#: What to do about an app that does not listen; and about one that this process has started.
+START_IT: Final = "start it, or let devroute up start it: devroute up b=8001 -- COMMAND"
+_STARTED: Final = "it runs: does it listen at another address, or does it take longer (--timeout SECONDS)?"
 
 #: Between two attempts to reach a server that may be starting, in seconds.
 PAUSE_SECONDS: Final = 0.5
@@ -27,7 +32,13 @@ class Readiness:
         self._wait = wait
         self._ready = ready
         self._deadline = 0.0
+        #: About an app that does not listen in time.
+        self.hint = START_IT
         self._tasks = TaskOwner()
+
+    def app_started(self, log: Path | None) -> None:
+        """By this process; `log` is the file of its output, None where that is a terminal's."""
+        self.hint = _STARTED if log is None else f"{_STARTED} Its output is in {log}"
 
     async def first(self, dial: Callable[[], Awaitable[Held]]) -> Held:
         """The first link. With `wait`, a server that cannot be reached is tried again. Raises as `dial`."""
@@ -69,7 +80,7 @@ class Readiness:
             failed(
                 AppNotListening(
                     f"the app of {' and '.join(missing)} did not listen within {self._wait:g} s",
-                    hint="start it, or let devroute up start it: devroute up b=8001 -- COMMAND",
+                    hint=self.hint,
                 )
             )
         else:

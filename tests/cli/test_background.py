@@ -93,11 +93,12 @@ async def test_it_is_online_and_its_app_listens_when_the_command_returns_and_dow
         ((), {"DEVROUTE_TOKEN": "wrong"}, 30, "the token is not known"),
         ((), {"DEVROUTE_SERVER": "http://127.0.0.1:9"}, 40, "devroute: "),
         (("--wait", "--timeout", "0.1"), {}, 60, "the app of 'foo' at http://127.0.0.1:9 did not listen"),
+        (("--wait", "--timeout", "0.1", "--", "sleep", "60"), {}, 60, "Its output is in /"),
         (("--", "/no/such/command"), {}, 20, "there is no such command"),
         (("--wait", "--", "sh", "-c", "echo no port"), {}, 1, "it has ended with 0 before it was ready;"),
         (("--wait", "--", "sh", "-c", "echo no port; exit 3"), {}, 3, "\n  no port\n"),
     ],
-    ids=["refused", "unreachable", "app", "command", "ended", "failed"],
+    ids=["refused", "unreachable", "app", "started", "command", "ended", "failed"],
 )
 async def test_what_keeps_it_from_being_ready_is_the_command_s_error(
     tmp_path: Path,
