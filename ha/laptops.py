@@ -16,7 +16,7 @@ from devroute.agent.app import Agent
 from devroute.agent.settings import AgentSettings
 from devroute.agent.ui.reporter import Event, Reporter
 from devroute.contract.service_spec import ServiceSpec
-from devroute.tunnel.agent_link import Finished, OpenRequest
+from devroute.tunnel.served_stream import Finished, OpenRequest
 from ha.apps import port_of, serve
 
 #: The owner of all laptops; their names are this with a number.

@@ -132,6 +132,9 @@ def _judge_filter(report: Report, place: str, document: Document, envoys: Envoys
         for shape in _shapes(document, chosen):
             done |= _judge_shape(report, place, document, chosen, shape, release, validate)
     for number in patches.keys() - done:
+        meant_for = [release for release in RELEASES if rules.applies(patches[number], release)]
+        if meant_for and not set(meant_for) & set(report.releases):
+            continue  # for other releases than those that are checked
         report.add(
             ManifestFinding("warning", "match", "matches nothing in a sidecar or gateway of Istio's shape"),
             f"{place}: configPatches[{number}]",
