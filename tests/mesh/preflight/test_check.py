@@ -81,8 +81,8 @@ def test_what_devroute_generates_suits_every_release_without_a_finding() -> None
     report = check(install(Installation(outlier_detection=protected)), "install", ENVOYS)
     assert report.findings == []
     for release in RELEASES:  # some patches are for others
-        report = check(install(Installation()), "install", ENVOYS, [release.istio])
-        assert report.findings == []
+        alone = check(install(Installation()), "install", ENVOYS, [release.istio])
+        assert alone.findings == []
     assert report.good
     assert {each.outcome for each in report.verdicts} == {"suits"}
     assert [each.release for each in report.verdicts] == list(RELEASES)
