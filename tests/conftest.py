@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,16 @@ register_profiles()
 fork_server.install()
 # A shell has its background jobs ignore Ctrl-C, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Nothing is garbage until all tests are collected, and later the collector leaves them alone: to look at
+# thousands of tests stops the loop of one for a second, after which requests to its laptop have ended.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
