@@ -14,7 +14,6 @@ from setuptools import setup
 
 COMPILED = [
     "agent.reach.byte_pipe",
-    "agent.reach.past_mesh",
     "agent.reach.proxy_port",
     "downstream.context",
     "downstream.exchange",
@@ -70,6 +69,7 @@ COMPILED = [
     "upstream.http2_pool",
     "upstream.negotiating",
     "upstream.pools",
+    "upstream.tcp",
 ]
 
 extensions = []

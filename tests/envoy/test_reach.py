@@ -23,7 +23,8 @@ from devroute.errors import MeshTlsRequired
 from devroute.mesh import testbed
 from devroute.mesh.envoy import running
 from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar, egress_bootstrap
-from devroute.proxy.egress.tcp import TcpConnection, TcpStream
+from devroute.proxy.egress.tcp import MeshTcpStream
+from devroute.upstream.tcp import TcpConnection
 from tests.envoy.certificates import MeshCa
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
@@ -273,7 +274,7 @@ async def test_metrics_count_what_laptops_reach(party: Party) -> None:
 async def test_tcp_to_a_service_under_strict_mtls_says_so(party: Party) -> None:
     destination = parse_destination(f"tcp://c:{party.c.port}")
     client = Client()
-    stream = TcpStream(destination, client)
+    stream = MeshTcpStream(destination, client)
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(lambda: TcpConnection(stream, loop), *party.c)
     stream.connected(connection)

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from devroute.agent.mesh_links import MeshLinks, not_supported
 from devroute.agent.reach.chain import ContractChain
 from devroute.agent.reach.mesh_port import MeshPort
-from devroute.agent.reach.past_mesh import PastTheMesh
+from devroute.agent.reach.past_mesh import past_the_mesh
 from devroute.agent.reach.ports import HOST, LocalPorts
 from devroute.agent.reach.reach import LocalPort, Reach
 from devroute.agent.reach.rewriting import RewritingUpstream
@@ -62,7 +62,7 @@ class LaptopReach:
             LocalPorts(state_folder, settings.server),
             self._chain,
             self._way,
-            direct=PastTheMesh if settings.reach_direct else None,
+            direct=past_the_mesh if settings.reach_direct else None,
             check_ready=self._check_ready,
             entries=lambda: self._entries.values(),
             failed=self._failed,

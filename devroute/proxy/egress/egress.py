@@ -27,7 +27,7 @@ from devroute.metrics.exposition import Series
 from devroute.metrics.table import REACH, REACH_OPEN
 from devroute.policy.policy import Policy
 from devroute.proxy.egress.mesh_http import MeshHttp
-from devroute.proxy.egress.tcp import TcpUpstream
+from devroute.proxy.egress.tcp import MeshTcp
 from devroute.proxy.egress.watched import WatchedStream
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
@@ -71,7 +71,7 @@ class Egress:
         self.counts: Counter[tuple[str, str]] = Counter()  # by protocol and code
         self._drained: asyncio.Event | None = None
         self._resolver = Resolver() if resolver is None else resolver
-        self._tcp: dict[Destination, TcpUpstream] = {}
+        self._tcp: dict[Destination, MeshTcp] = {}
         self._links: defaultdict[str, set[ProxyLink]] = defaultdict(set)
         self._waiting: dict[str, WindowBudget] = {}  # by subject
         self.all_waiting = WindowBudget(PROCESS_WAITING)
@@ -119,7 +119,7 @@ class Egress:
         host = f"{destination.host(self.settings.reach_domain)}:{destination.port}".encode("ascii")
         return MeshHttp(self.mesh, destination, host, subject.encode("ascii"), self.limits)
 
-    def _tcp_upstream(self, destination: Destination) -> TcpUpstream:
+    def _tcp_upstream(self, destination: Destination) -> MeshTcp:
         found = self._tcp.get(destination)
         if found is None:
             if len(self._tcp) >= MAX_TCP:
@@ -134,7 +134,7 @@ class Egress:
                 resolver=self._resolver,
             )
             dialer.label = str(destination)
-            found = self._tcp[destination] = TcpUpstream(destination, dialer)
+            found = self._tcp[destination] = MeshTcp(destination, dialer)
         return found
 
     # --- periodic work, and reloads

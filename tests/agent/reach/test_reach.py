@@ -10,7 +10,7 @@ from devroute.agent.reach import proxy_port
 from devroute.agent.reach import reach as reach_module
 from devroute.agent.reach.browsers import MAX_FIRST_HEAD, BrowserGuard
 from devroute.agent.reach.mesh_port import MeshPort
-from devroute.agent.reach.past_mesh import PastTheMesh
+from devroute.agent.reach.past_mesh import past_the_mesh
 from devroute.errors import ServerUnreachable
 from tests.agent.reach.mesh import BytesApp, Mesh, get, heads, say
 from tests.support.eventually import eventually
@@ -337,7 +337,7 @@ async def test_names_outside_go_past_the_mesh_if_that_is_wanted() -> None:
 
     async with (
         await asyncio.start_server(serve, "127.0.0.1", 0) as server,
-        mesh.reached(proxy=True, direct=PastTheMesh) as reach,
+        mesh.reached(proxy=True, direct=past_the_mesh) as reach,
     ):
         assert reach.proxy_port is not None
         port = server.sockets[0].getsockname()[1]

@@ -29,12 +29,13 @@ from devroute.policy import policy as policies
 from devroute.policy.policy import Policy
 from devroute.proxy.egress import egress as egress_module
 from devroute.proxy.egress.egress import Egress
-from devroute.proxy.egress.tcp import TcpConnection, TcpStream, is_own_machine
+from devroute.proxy.egress.tcp import MeshTcpStream, is_own_machine
 from devroute.proxy.settings import ProxySettings
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY, TINY_BURST
 from devroute.tunnel.protocol.frames import WINDOW
 from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_WAITING, WindowBudget
 from devroute.upstream.resolver import Resolver
+from devroute.upstream.tcp import TcpConnection
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, Site, answer, get, head, post, site
 from tests.support.mesh_way import welcomed
@@ -446,7 +447,7 @@ async def test_a_side_that_does_not_read_pauses_the_other() -> None:
 
     async with database(read_late) as port:
         client = Client()
-        stream = TcpStream(parse_destination(f"tcp://db:{port}"), client)
+        stream = MeshTcpStream(parse_destination(f"tcp://db:{port}"), client)
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(lambda: TcpConnection(stream, loop), ELSEWHERE, port)
         stream.pause_response()
