@@ -205,8 +205,8 @@ local function admit_other(gate)
   return true
 end
 
--- Responds to a contract, of a header or another carrier, that is invalid, or a name of none: it was sent with this request, unlike a cookie. Returns
--- whether it has. What is repeated, or cannot be judged here, is left to the sidecars.
+-- Responds to a contract, of the header or another carrier, that is invalid, or a name of none: it was sent with this
+-- request, unlike a cookie. Returns whether it has. What is repeated, or cannot be judged here, is left to the sidecars.
 local function refuse_invalid(gate)
   local contract = gate.contract and split_trace(gate.contract) -- what is remembered has no entry for each trace
   if contract == nil or is_plain(contract) or looks_signed(contract) or not can_be_sent(contract) then

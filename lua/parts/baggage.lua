@@ -39,20 +39,21 @@ local function is_readable(baggage)
 end
 
 -- The next member of a key from `at` on: where it begins, behind its comma, and where its value does; nil if there is
--- none. White space is scanned once on either side of each place where the key occurs, hence in linear time.
-local function next_member(baggage, key, at)
+-- none. `sign` is the pattern of what stands between key and value, by default that of baggage. White space is scanned
+-- once on either side of each place where the key occurs, hence in linear time.
+local function next_member(list, key, at, sign)
   while true do
-    local first, last = baggage:find(key, at, true)
+    local first, last = list:find(key, at, true)
     if first == nil then
       return nil
     end
     local before = first - 1
-    local byte = baggage:byte(before)
+    local byte = list:byte(before)
     while byte == SPACE or byte == TAB do
       before = before - 1
-      byte = baggage:byte(before)
+      byte = list:byte(before)
     end
-    local _, equals = baggage:find("^[ \t]*=", last + 1)
+    local _, equals = list:find(sign or "^[ \t]*=", last + 1)
     if equals ~= nil and (byte == nil or byte == COMMA) then
       return before + 1, equals + 1
     end
@@ -85,10 +86,10 @@ local function has_room(list, most)
 end
 
 -- The members of other keys, byte for byte, as a list of texts; and the place of the first of `key` among them, nil if
--- there is none. `following` finds members, as next_member does.
-local function others_of(list, key, following)
+-- there is none.
+local function others_of(list, key, sign)
   local kept, place, behind = {}, nil, 1
-  local first, at = following(list, key, behind)
+  local first, at = next_member(list, key, behind, sign)
   while first ~= nil do
     if first > behind then
       kept[#kept + 1] = list:sub(behind, first - 2)
@@ -98,7 +99,7 @@ local function others_of(list, key, following)
     first = nil
     if behind ~= nil then
       behind = behind + 1
-      first, at = following(list, key, behind)
+      first, at = next_member(list, key, behind, sign)
     end
   end
   if behind ~= nil and list ~= "" then
@@ -114,7 +115,7 @@ local function with_member(baggage, key, value)
   if not is_readable(baggage) then
     return baggage
   end
-  local kept, place = others_of(baggage, key, next_member)
+  local kept, place = others_of(baggage, key)
   local rest = table.concat(kept, ",")
   if value and (rest == "" or has_room(rest, MAX_MEMBERS)) then
     table.insert(kept, place or #kept + 1, key .. "=" .. value)

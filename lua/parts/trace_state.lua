@@ -7,28 +7,8 @@
 
 local trace_state = {}
 do
-  -- The next member of a key from `at` on: where it begins, behind its comma, and where its value does; nil if there is none.
-  local function next_state(state, key, at)
-    while true do
-      local first, last = state:find(key, at, true)
-      if first == nil then
-        return nil
-      end
-      local before = first - 1
-      local byte = state:byte(before)
-      while byte == SPACE or byte == TAB do
-        before = before - 1
-        byte = state:byte(before)
-      end
-      if state:sub(last + 1, last + 1) == "=" and (byte == nil or byte == COMMA) then
-        return before + 1, last + 2
-      end
-      at = last + 1
-    end
-  end
-
   local function member(state, key)
-    local _, at = next_state(state, key, 1)
+    local _, at = next_member(state, key, 1, "^=")
     return at and trimmed(state:sub(at, (state:find(",", at, true) or 0) - 1))
   end
 
@@ -53,7 +33,7 @@ do
       return rest
     end
     for _, each in ipairs({ key, key .. "-1", key .. "-2" }) do
-      rest = table.concat(others_of(rest, each, next_state), ",")
+      rest = table.concat(others_of(rest, each, "^="), ",")
     end
     local joined = value and key .. "=" .. value
     if value and #value > TRACE_STATE.value then
