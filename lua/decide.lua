@@ -87,15 +87,12 @@ end
 -- belongs to a trace, also by the header's value `given`, the names of what the contract came by.
 local function contract_of(headers, identity, given)
   local raw, trace, carrier = headers:get(CONTRACT), nil, nil
-  local arrived = nil
   local entry = raw and identity.known[raw]
   if raw == nil then
     raw, trace, carrier = carried_contract(headers)
     if not raw then
       return nil, nil, trace or SILENT
     end
-    arrived = (given or trace) and carriers.names(headers)
-    headers:replace(CONTRACT, raw)
   elseif entry == nil then
     if headers:getNumValues(CONTRACT) > 1 then
       return nil, nil, REPEATED
@@ -105,8 +102,11 @@ local function contract_of(headers, identity, given)
       return nil, nil, TOO_LONG
     end
   end
+  local arrived = (given or trace) and carriers.names(headers)
+  if carrier ~= nil then
+    headers:replace(CONTRACT, raw)
+  end
   entry = entry or identity.known[raw] or remember(identity, raw)
-  arrived = arrived or (given or trace) and carriers.names(headers)
   carriers.write(headers, entry.values, entry.kept, carrier)
   if settings.parent ~= nil and headers:get(TRACEPARENT) == nil then
     add_parent(headers)

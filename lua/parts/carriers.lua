@@ -12,9 +12,7 @@ do
     baggage = { read = member_of, set = with_member, encode = percent_encode, most = MAX_BAGGAGE - #BAGGAGE_CONTRACT - 1 },
     state = { read = trace_state.value, set = trace_state.with, encode = trace_state.encode, most = TRACE_STATE.bytes },
     header = {
-      read = function(text)
-        return trimmed(text)
-      end,
+      read = trimmed,
       set = function(_, _, value)
         return value or nil
       end,
