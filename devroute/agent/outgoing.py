@@ -17,7 +17,7 @@ from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.upstream import RulesUpstream
 from devroute.tunnel.served_stream import Finished, Observe, OpenRequest
-from devroute.upstream.interface import NO_REQUEST, ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import NO_REQUEST, PassingStream, ResponseSink, Upstream, UpstreamStream
 
 #: Services that are known at a time: a program may call any name through the local proxy port. Of more, the
 #: one that was asked for longest ago is given up: its rules do not change any more, nor is it replayed.
@@ -123,26 +123,22 @@ class OutgoingUpstream:
         return stream
 
 
-class _ObservedStream:
-    """One request: what the terminal shows of it. Passes everything on."""
+class _ObservedStream(PassingStream):
+    """One request: what the terminal shows of it."""
 
-    __slots__ = (
-        "_grpc_status", "_head", "_rule", "_seen_by", "_service", "_sink", "_size", "_status", "started",
-        "stream",
-    )  # fmt: skip
+    __slots__ = ("_grpc_status", "_head", "_rule", "_seen_by", "_service", "_size", "_status", "started")
 
     def __init__(
         self, seen_by: OutgoingRequests, service: str, head: RequestHead, sink: ResponseSink
     ) -> None:
+        super().__init__(sink)
         self._seen_by = seen_by
         self._service = service
         self._head = head
-        self._sink = sink
         self._status = 0
         self._size = 0
         self._grpc_status: int | None = None
         self._rule = ""
-        self.stream: UpstreamStream
         self.started = seen_by.opened(self)
 
     def as_open(self, now: float) -> OpenRequest:
@@ -185,16 +181,7 @@ class _ObservedStream:
         self._seen_by.ended(self, "cancelled", "the program on this laptop cancelled the request")
         self.stream = NO_REQUEST
 
-    def pause_response(self) -> None:
-        self.stream.pause_response()
-
-    def resume_response(self) -> None:
-        self.stream.resume_response()
-
     # --- the response
-
-    def on_informational(self, head: ResponseHead) -> None:
-        self._sink.on_informational(head)
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
@@ -222,11 +209,3 @@ class _ObservedStream:
         for name, value in fields:
             if name.lower() == b"grpc-status":
                 self._grpc_status = read_status(value)
-
-    # --- flow control
-
-    def pause_request(self) -> None:
-        self._sink.pause_request()
-
-    def resume_request(self) -> None:
-        self._sink.resume_request()

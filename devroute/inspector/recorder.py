@@ -16,7 +16,7 @@ from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.inspector.capture import Capture, Direction
 from devroute.inspector.messages import MAX_MESSAGE_BYTES, GrpcMessages, Watcher, WebSocketMessages
 from devroute.inspector.store import CaptureStore
-from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import PassingStream, ResponseSink, Upstream, UpstreamStream
 
 #: How long events wait, in seconds, and how many streams are then processed: 1,600 a second, for a sixteenth
 #: of a core. If more arrive, SAMPLE streams are processed each time, and the event loop is left to requests.
@@ -129,21 +129,21 @@ class _Direction:
 _NEW: Final = _Direction()
 
 
-class RecordedStream:
+class RecordedStream(PassingStream):
     """One request: the stream for its sender, and the sink for the app's response."""
 
     __slots__ = (
         "_capture", "_done", "_events", "_half_closed", "_head", "_opened", "_queued_bytes", "_recorder",
-        "_request", "_response", "_scheduled", "_sink", "_started", "_to", "_upgraded", "stream",
+        "_request", "_response", "_scheduled", "_started", "_to", "_upgraded",
     )  # fmt: skip
 
     def __init__(
         self, recorder: Recorder, to: RecordingUpstream, head: RequestHead, sink: ResponseSink
     ) -> None:
+        super().__init__(sink)
         self._recorder = recorder
         self._to = to
         self._head = head
-        self._sink = sink
         self._started = time()
         self._opened = monotonic()
         self._events: list[tuple[int, float, Any]] = []
@@ -154,7 +154,6 @@ class RecordedStream:
         self._upgraded = False  # after a 101, both directions are independent byte streams
         self._half_closed = False  # one of them has ended
         self._request = self._response = _NEW
-        self.stream: UpstreamStream
         recorder.schedule(self)
 
     # --- the request
@@ -171,16 +170,7 @@ class RecordedStream:
         self._queue(_CANCEL, None)
         self.stream.cancel()
 
-    def pause_response(self) -> None:
-        self.stream.pause_response()
-
-    def resume_response(self) -> None:
-        self.stream.resume_response()
-
     # --- the response
-
-    def on_informational(self, head: ResponseHead) -> None:
-        self._sink.on_informational(head)
 
     def on_head(self, head: ResponseHead) -> None:
         self._queue(_HEAD, head)
@@ -201,14 +191,6 @@ class RecordedStream:
     def on_rule(self, text: str) -> None:
         """A rule does something with the request or the response (rules/marking.py)."""
         self._queue(_RULE, text)
-
-    # --- flow control
-
-    def pause_request(self) -> None:
-        self._sink.pause_request()
-
-    def resume_request(self) -> None:
-        self._sink.resume_request()
 
     # --- queued events
 

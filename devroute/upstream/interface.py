@@ -85,6 +85,32 @@ class IgnoredResponse:
     def resume_request(self) -> None: ...
 
 
+class PassingStream:
+    """Base of what looks at a request and its response on their way: passes on what that does not look at,
+    flow control and interim responses. `stream` leads to the upstream, once that has opened it."""
+
+    __slots__ = ("_sink", "stream")
+
+    def __init__(self, sink: ResponseSink) -> None:
+        self._sink = sink
+        self.stream: UpstreamStream
+
+    def pause_response(self) -> None:
+        self.stream.pause_response()
+
+    def resume_response(self) -> None:
+        self.stream.resume_response()
+
+    def pause_request(self) -> None:
+        self._sink.pause_request()
+
+    def resume_request(self) -> None:
+        self._sink.resume_request()
+
+    def on_informational(self, head: ResponseHead) -> None:
+        self._sink.on_informational(head)
+
+
 #: What one side has instead of the other once both have ended: two objects that refer to each other would
 #: wait for the garbage collector, and its pauses delay requests.
 NO_REQUEST: Final = DiscardedRequest()

@@ -8,7 +8,7 @@ from devroute.contract.destination import Destination
 from devroute.errors import DevrouteError, UpstreamTimeout
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.proxy.egress.mesh_http import without_mesh_fields
-from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import PassingStream, ResponseSink, Upstream
 
 
 class Watch(Protocol):
@@ -21,20 +21,10 @@ class Watch(Protocol):
         """One of them is open no more."""
 
 
-class WatchedStream:
-    """Implements UpstreamStream and ResponseSink. `active`: when something last passed."""
+class WatchedStream(PassingStream):
+    """`active`: when something last passed."""
 
-    __slots__ = (
-        "_done",
-        "_head",
-        "_sink",
-        "_stream",
-        "_upgraded",
-        "_watch",
-        "active",
-        "destination",
-        "identity",
-    )
+    __slots__ = ("_done", "_head", "_upgraded", "_watch", "active", "destination", "identity")
 
     def __init__(
         self,
@@ -44,10 +34,9 @@ class WatchedStream:
         head: RequestHead,
         sink: ResponseSink,
     ) -> None:
+        super().__init__(sink)
         self._watch = watch
         self._head = head
-        self._sink = sink
-        self._stream: UpstreamStream
         self._upgraded = False
         self._done = False
         self.identity = identity
@@ -61,7 +50,7 @@ class WatchedStream:
 
     def send(self, upstream: Upstream) -> "WatchedStream":
         self._watch.open[self] = None
-        self._stream = upstream.open(self._head, self)
+        self.stream = upstream.open(self._head, self)
         return self
 
     def _remove(self) -> None:
@@ -70,7 +59,7 @@ class WatchedStream:
 
     def end(self, error: DevrouteError) -> None:
         """The proxy ends it."""
-        self._stream.cancel()
+        self.stream.cancel()
         self.on_error(error)
 
     def idle(self, seconds: float) -> None:
@@ -81,12 +70,12 @@ class WatchedStream:
 
     def send_data(self, data: bytes) -> None:
         self.active = self._watch.now
-        self._stream.send_data(data)
+        self.stream.send_data(data)
 
     def send_end(self, trailers: Headers) -> None:
         self.active = self._watch.now
         self._half_done()
-        self._stream.send_end(without_mesh_fields(trailers) if trailers else trailers)
+        self.stream.send_end(without_mesh_fields(trailers) if trailers else trailers)
 
     def _half_done(self) -> None:
         """Of an upgraded one each half ends by itself."""
@@ -97,13 +86,7 @@ class WatchedStream:
 
     def cancel(self) -> None:
         self._remove()
-        self._stream.cancel()
-
-    def pause_response(self) -> None:
-        self._stream.pause_response()
-
-    def resume_response(self) -> None:
-        self._stream.resume_response()
+        self.stream.cancel()
 
     # --- from the mesh
 
@@ -130,9 +113,3 @@ class WatchedStream:
     def on_error(self, error: DevrouteError) -> None:
         self._remove()
         self._sink.on_error(error)
-
-    def pause_request(self) -> None:
-        self._sink.pause_request()
-
-    def resume_request(self) -> None:
-        self._sink.resume_request()
