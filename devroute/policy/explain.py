@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from devroute.policy.file import CallerSection, RegisterSection
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import SPECIAL, Network, is_inside
-from devroute.policy.rules import Ports, any_matches
+from devroute.policy.rules import Ports, any_matches, written_ports
 
 #: A network with a prefix shorter than this covers a large part of all addresses, by IP version.
 _WIDE = {4: 4, 6: 6}
@@ -113,7 +113,7 @@ def _admins(policy: Policy) -> str:
 
 
 def _ports(ports: Ports) -> str:
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ports)
+    return ", ".join(written_ports(ports))
 
 
 def _list(items: Iterable[object]) -> str:

@@ -15,7 +15,7 @@ from devroute.contract.target import Target
 from devroute.errors import ConfigInvalid
 from devroute.policy import values
 from devroute.policy.ranges import Network
-from devroute.policy.rules import any_matches, matches_target
+from devroute.policy.rules import any_matches, is_listed, matches_target, written_ports
 from devroute.yaml_text import read_document
 
 #: Characters of a policy file: more than a thousand rules. The proxy's requests wait while it is parsed, for
@@ -124,7 +124,7 @@ class ReachSection(_People):
             "services": list(self.services if self.namespaces else ()),
             "namespaces": list(self.namespaces),
             "hosts": list(self.hosts),
-            "ports": [str(a) if a == b else f"{a}-{b}" for a, b in self.ports],
+            "ports": written_ports(self.ports),
             "protocols": list(self.protocols),
         }
 
@@ -143,7 +143,7 @@ class ReachSection(_People):
             return 0, f"no rule of reach lists the host {destination.name}"
         if destination.protocol not in self.protocols:
             return 1, f"the rule lists {' and '.join(self.protocols)}, not {destination.protocol}"
-        if not any(first <= destination.port <= last for first, last in self.ports):
+        if not is_listed(destination.port, self.ports):
             return 2, f"port {destination.port} is not listed"
         return PERMITTED, ""
 

@@ -36,6 +36,15 @@ def any_matches(patterns: Iterable[str], text: str) -> bool:
     return any(matches(pattern, text) for pattern in patterns)
 
 
+def is_listed(port: int, ports: Ports) -> bool:
+    return any(first <= port <= last for first, last in ports)
+
+
+def written_ports(ports: Ports) -> list[str]:
+    """As a policy file has them: 8001, or 1024-65535."""
+    return [str(first) if first == last else f"{first}-{last}" for first, last in ports]
+
+
 # --- addresses ----------------------------------------------------------------------------------------------
 
 
@@ -80,7 +89,7 @@ class AddressRule:
         return self.port_refusal(port)
 
     def port_refusal(self, port: int) -> Refusal | None:
-        if any(first <= port <= last for first, last in self.ports):
+        if is_listed(port, self.ports):
             return None
         return Refusal(
             2,

@@ -15,6 +15,9 @@ from devroute.quoting import quote
 #: `*` in one pattern. Matching gets slower with each, and useful patterns have one or two.
 MAX_STARS = 4
 
+#: A host or a pattern. The last label is not a number, as in an IPv4 address.
+_HOST = r"([-_a-z0-9*]+\.)+(?![0-9*]+$)[-_a-z0-9*]+"
+
 
 def network(text: object) -> Network:
     if not isinstance(text, str):
@@ -40,7 +43,7 @@ def ports(value: object) -> tuple[int, int]:
     raise ValueError(f"{quote(str(value))} is not a port or a range; write 8001 or 1024-65535")
 
 
-def checked(value: object, grammar: str, max_length: int, what: str) -> str:
+def _checked(value: object, grammar: str, max_length: int, what: str) -> str:
     text = str(value)
     if not isinstance(value, str | int) or len(text) > max_length or not re.fullmatch(grammar, text):
         raise ValueError(f"{quote(text)} is not {what}")
@@ -52,35 +55,37 @@ def checked(value: object, grammar: str, max_length: int, what: str) -> str:
 def service(value: object) -> str:
     if not isinstance(value, str):
         value = str(value)
-    return checked(value, r"[-a-z0-9*]+", MAX_LABEL, 'a service\'s name or a pattern; write b, team-* or "*"')
+    return _checked(
+        value, r"[-a-z0-9*]+", MAX_LABEL, 'a service\'s name or a pattern; write b, team-* or "*"'
+    )
 
 
 def subject(value: object) -> str:
-    return checked(value, r"[-a-z0-9*]+", MAX_LABEL, 'a subject or a pattern; write alice, ci-* or "*"')
+    return _checked(value, r"[-a-z0-9*]+", MAX_LABEL, 'a subject or a pattern; write alice, ci-* or "*"')
 
 
 def namespace(value: object) -> str:
-    return checked(value, r"[-a-z0-9*]+", MAX_LABEL, 'a namespace or a pattern; write shop, team-* or "*"')
+    return _checked(value, r"[-a-z0-9*]+", MAX_LABEL, 'a namespace or a pattern; write shop, team-* or "*"')
 
 
 def host(value: object) -> str:
-    return checked(
+    return _checked(
         value,
-        r"([-_a-z0-9*]+\.)+(?![0-9*]+$)[-_a-z0-9*]+",
+        _HOST,
         MAX_TEXT,
         "a host outside of the cluster or a pattern; write db.example.com or *.example.com",
     )
 
 
 def group(value: object) -> str:
-    text = checked(value, r"[^\x00-\x1f\x7f]+", MAX_TEXT, "the name of a group")
+    text = _checked(value, r"[^\x00-\x1f\x7f]+", MAX_TEXT, "the name of a group")
     if "*" in text:
         raise ValueError(f"{quote(text)}: a group is written in full, without `*`")
     return text
 
 
 def caller(value: object) -> str:
-    return checked(
+    return _checked(
         value,
         rf"\*|{URI_PATTERN}|[-a-z0-9*]+/[-.a-z0-9*]+",
         MAX_TEXT,
@@ -94,11 +99,8 @@ def target(value: object) -> Network | str:
     text = value if isinstance(value, str) else str(value)
     if "/" in text or ":" in text.removeprefix("version:") or re.fullmatch(r"[0-9.]+", text):
         return network(text)
-    host_name = (
-        r"([-_a-z0-9*]+\.)+(?![0-9*]+$)[-_a-z0-9*]+"  # the last label is not a number, as in an IPv4 address
-    )
-    name = rf"[-a-z0-9*]+|version:[-_.A-Za-z0-9*]+|{host_name}"
-    return checked(
+    name = rf"[-a-z0-9*]+|version:[-_.A-Za-z0-9*]+|{_HOST}"
+    return _checked(
         text, name, MAX_TEXT,
         "a target; write a laptop's name (alice, ci-*), a network (192.168.0.0/16), a host (*.vpn.example),"
         ' a version (version:v2) or "*"',

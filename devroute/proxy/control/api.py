@@ -31,6 +31,7 @@ from devroute.errors import (
     TargetUnreachable,
 )
 from devroute.policy.policy import Policy
+from devroute.policy.rules import written_ports
 from devroute.proxy.control.contracts import ContractsApi, ContractStore, LocalContracts
 from devroute.proxy.control.http import MAX_BODY_BYTES, REQUEST_SECONDS, error_response, peer_certificate
 from devroute.proxy.telemetry.audit_events import REFUSAL_STATUSES, RecordEvent, discard_event, refusal_fields
@@ -233,7 +234,7 @@ class Control:
                 **self.replicas(),
                 "policy": {
                     "networks": [str(network) for network in policy.networks],
-                    "ports": [str(a) if a == b else f"{a}-{b}" for a, b in policy.ports],
+                    "ports": written_ports(policy.ports),
                     "services": list(policy.services),
                     "signed_contracts_only": policy.require_signed,
                 },
