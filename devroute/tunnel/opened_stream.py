@@ -33,7 +33,6 @@ class OpenedStream(LinkStream):
     __slots__ = (
         "_exchanges",
         "_method",
-        "_responder",
         "_response_parser",
         "_sink",
         "_upgradable",
@@ -44,7 +43,6 @@ class OpenedStream(LinkStream):
     def __init__(self, link: "ExchangeLink", head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
         self._exchanges = link
-        self._responder = link.responder
         self._response_parser = link.response_parser
         self._method = head.method
         self._upgradable = head.framing is _UPGRADE
@@ -101,7 +99,7 @@ class OpenedStream(LinkStream):
     def _checked(self, raw: bytes, flags: int) -> ResponseHead:
         """The parsed head. Raises UpstreamInvalid, also where the frame's flags contradict it."""
         if raw[-4:] != b"\r\n\r\n":
-            raise UpstreamInvalid(f"the {self._responder}'s response has no whole head")
+            raise UpstreamInvalid(f"the {self._exchanges.responder}'s response has no whole head")
         head = self._response_parser.parse(raw, self._method)
         if head.drop:
             head.by_rule = rule_of(raw)
@@ -110,11 +108,12 @@ class OpenedStream(LinkStream):
             (status < 200 and status != 101) is not bool(flags & _FLAG_INFORMATIONAL)
         ):
             raise UpstreamInvalid(
-                f"the {self._responder}'s response has status {status}, which its frame's flags contradict"
+                f"the {self._exchanges.responder}'s response has status {status},"
+                " which its frame's flags contradict"
             )
         if status == 101 and not self._upgradable:
             # The sidecar would take it for a whole response, and send the next request into the pipe.
-            who = self._responder
+            who = self._exchanges.responder
             raise UpstreamInvalid(f"the {who}'s response switches protocols (101) without a request for it")
         return head
 
@@ -136,8 +135,8 @@ class OpenedStream(LinkStream):
 
     def too_much_waits(self) -> DevrouteError:
         return TargetOverloaded(
-            f"the client does not read, and more of the {self._responder}'s responses waits for such clients"
-            " than the proxy holds"
+            f"the client does not read, and more of the {self._exchanges.responder}'s responses"
+            " waits for such clients than the proxy holds"
         )
 
     def let_go(self) -> None:
@@ -145,7 +144,7 @@ class OpenedStream(LinkStream):
         self._consume = NO_SINK.on_data
 
     def wrong_length(self, message: str) -> DevrouteError:
-        return UpstreamReset(f"the {self._responder}'s response: {message}")
+        return UpstreamReset(f"the {self._exchanges.responder}'s response: {message}")
 
     def receive_reset(self, reason: Reason) -> None:
         self.link.dismiss(self)

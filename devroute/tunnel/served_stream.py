@@ -76,13 +76,13 @@ class ServedStream(LinkStream):
     """One request from the tunnel; implements devroute.upstream.interface.ResponseSink."""
 
     __slots__ = (
-        "_agent", "_grpc_status", "_head", "_refusal", "_rule", "_service", "_size", "_started", "_status",
-        "_to_app",
+        "_exchanges", "_grpc_status", "_head", "_refusal", "_rule", "_service", "_size", "_started",
+        "_status", "_to_app",
     )  # fmt: skip
 
     def __init__(self, link: "ExchangeLink", service: bytes, head: RequestHead) -> None:
         super().__init__(link)
-        self._agent = link
+        self._exchanges = link
         self._service = service
         self._head = head
         self._to_app: UpstreamStream
@@ -96,7 +96,7 @@ class ServedStream(LinkStream):
     @property
     def age(self) -> float:
         """Seconds since the request came, negative once it has been observed."""
-        return self._agent.time() - self._started if self._started >= 0 else -1.0
+        return self._exchanges.time() - self._started if self._started >= 0 else -1.0
 
     def as_open(self) -> OpenRequest:
         head = self._head
@@ -136,7 +136,7 @@ class ServedStream(LinkStream):
         self.settle()
 
     def waiting_budget(self) -> WindowBudget | None:
-        return self._agent.waiting
+        return self._exchanges.waiting
 
     def too_much_waits(self) -> DevrouteError:
         service = self._service.decode("utf-8", "replace")
@@ -187,7 +187,7 @@ class ServedStream(LinkStream):
         self.settle()
 
     def _finished(self, code: str, reason: str) -> None:
-        link = self._agent
+        link = self._exchanges
         observe, head, started = link.observe, self._head, self._started
         if started >= 0:
             self._started = -1.0  # observed
