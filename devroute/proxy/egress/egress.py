@@ -44,7 +44,7 @@ from devroute.upstream.resolver import Resolver
 MAX_TCP: Final = 1024
 MAX_JUDGED_BYTES: Final = 16 * 1024
 
-#: Errors of streams that were not sent: refusals in the audit trail.
+#: Errors of streams that were not sent, where they have no response: refusals in the audit trail.
 _NOT_SENT: Final = (ReachDenied, RequestMalformed, HeadTooLarge, NotSupported, TargetOverloaded)
 
 
@@ -226,7 +226,7 @@ class _Laptop:
             service, protocol = "", "http"
         egress.counts[protocol, finished.code or "ok"] += 1
         kind = BY_CODE.get(finished.code)
-        if kind is not None and issubclass(kind, _NOT_SENT):
+        if kind is not None and issubclass(kind, _NOT_SENT) and not finished.status:
             error = kind(finished.reason, service=service, target=self._name)
             egress.record("refusal", at="reach", **refusal_fields(error, subject=subject))
             self._link.slow_down(REFUSED_AS_TINY)

@@ -182,6 +182,10 @@ async def test_a_new_policy_applies_to_the_next_request_and_ends_what_it_does_no
         assert isinstance(client.error, ReachDenied)
         await asyncio.wait_for(app.streams[0].cancelled.wait(), 10)
         assert isinstance((await found.get("c:80")).error, ReachDenied)
+        await eventually(lambda: len(found.events) == 2)
+        assert [(event["event"], event["code"]) for event in found.events] == [
+            ("reach", "reach-denied"), ("refusal", "reach-denied"),
+        ]  # fmt: skip
         found.policy = Policy.parse(POLICY)
         app.serve = answer(b"again")
         assert (await found.get("c:80")).body == b"again"
