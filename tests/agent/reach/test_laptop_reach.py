@@ -145,6 +145,8 @@ async def test_what_policy_does_not_permit_is_an_error_with_its_code(said: Said)
     async with laptop(said, services=["foo=1"], reach=["d.shop:80"]) as running:
         await say(await running.port(), get("127.0.0.1"), end=False)
         response = await say(await running.port(), get("127.0.0.1"), end=False)
+        # The terminal's lines are written by a thread, those of requests after why they failed.
+        await eventually(lambda: [each["event"] for each in running.events()].count("request") == 2)
         failed = [each for each in running.events() if each["event"] == "reach-failed"]
     assert response.startswith(b"HTTP/1.1 403 ")
     assert json.loads(response.partition(b"\r\n\r\n")[2])["code"] == "reach-denied"
