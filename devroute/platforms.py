@@ -1,8 +1,8 @@
 """Differences between Linux, macOS and Windows: no other module asks which system this is.
 
-Owns the folders of the configuration and of the state, locks, signals, child processes and the keyboard.
-Windows lacks fcntl, termios, SIGTERM from other processes and signal handlers of the loop. Modules that one
-system lacks are imported inside functions, and so is asyncio, which `devroute --help` does not need.
+Owns the folders of the configuration and of the state, locks, sockets, signals, child processes and the
+keyboard. Windows lacks fcntl, termios, SIGTERM from other processes and signal handlers of the loop. Modules
+that one system lacks are imported inside functions, and so is asyncio, which `devroute --help` does not need.
 """
 
 import contextlib
@@ -90,6 +90,25 @@ def peer_user(connection: "socket.socket") -> int | None:
         return None
     ids = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
     return int(struct.unpack("3i", ids)[1])
+
+
+def listen(host: str, port: int) -> "socket.socket":
+    """A socket that listens at an IPv4 address, and does not block. Raises OSError where the port is in
+    use."""
+    import socket
+
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # On Windows SO_REUSEADDR would share a port in use, with other users' programs too.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        listening.setsockopt(socket.SOL_SOCKET, option, 1)
+        listening.bind((host, port))
+        listening.listen()  # Linux lets several sockets bind while none listens
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def freeze_heap() -> None:

@@ -14,6 +14,7 @@ from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.inspector.access import AccessControl
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.state import InspectorState
+from devroute.platforms import listen
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
@@ -92,9 +93,7 @@ async def taken_as_configured(
 def _listen(ports: Sequence[int]) -> socket.socket:
     for port in ports:
         with suppress(OSError):
-            listening = socket.create_server((HOST, port))
-            listening.setblocking(False)
-            return listening
+            return listen(HOST, port)
     raise ConfigInvalid(
         f"inspector: port {ports[0]} is in use"
         if len(ports) == 1

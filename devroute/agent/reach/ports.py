@@ -14,6 +14,7 @@ from typing import Final
 from devroute import private_files
 from devroute.agent.reach.mesh_port import Forward, MeshPort
 from devroute.errors import ConfigInvalid
+from devroute.platforms import listen
 
 HOST: Final = "127.0.0.1"
 #: Ports of HTTP destinations: below those that systems give to outgoing connections and Kubernetes to nodes.
@@ -48,7 +49,7 @@ class LocalPorts:
         wanted = self._remembered().get(key) or derived(forward.to)
         for port in _from(wanted):
             with suppress(OSError):
-                bound = _bound(port)
+                bound = listen(HOST, port)
                 self._remember(key, port)
                 return bound, wanted
         raise ConfigInvalid(
@@ -64,7 +65,7 @@ class LocalPorts:
             return _bound_to(port, _CHOOSE_PROXY_PORT)
         for each in _from(PROXY_PORT):
             with suppress(OSError):
-                return _bound(each)
+                return listen(HOST, each)
         raise ConfigInvalid(
             f"reach: {TRIES} ports from {PROXY_PORT} on are in use", hint=f"choose one: {_CHOOSE_PROXY_PORT}"
         )
@@ -105,28 +106,11 @@ def _from(port: int) -> Iterator[int]:
 def _bound_to(port: int, flag: str) -> socket.socket:
     """Raises ConfigInvalid."""
     try:
-        return _bound(port)
+        return listen(HOST, port)
     except OSError as error:
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
         hint = f"leave it out, or choose another: {flag}"
         raise ConfigInvalid(f"reach: port {port} {why}", hint=hint) from None
-
-
-def _bound(port: int) -> socket.socket:
-    """Raises OSError."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where SO_REUSEADDR would share a port in use
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((HOST, port))
-        sock.listen()  # Linux lets several sockets bind while none listens
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def _is_port(value: object) -> bool:
