@@ -55,10 +55,12 @@ class LocalPort:
 
 @dataclass(slots=True)
 class _Way:
-    """To a destination that a client of the proxy port has named."""
+    """To a destination that a client of the proxy port has named; `past`: the upstream if that goes past the
+    mesh."""
 
     upstream: Upstream
     route: Route
+    past: App | None
     listener: Listener | None = None
 
 
@@ -91,7 +93,6 @@ class Reach:
         self.pipes: set[BytePipe] = set()
         self._undecided: set[ProxyConnection] = set()
         self._named: dict[MeshPort, _Way] = {}
-        self._past: list[App] = []  # those that go past the mesh
         self._listeners: list[Listener] = []
         self._servers: list[asyncio.Server] = []
         self._tasks = TaskOwner()
@@ -165,8 +166,9 @@ class Reach:
                 client.abort()
         for connection in [*self.pipes, *self._undecided]:
             connection.abort()
-        for upstream in self._past:
-            await upstream.close()
+        for way in self._named.values():
+            if way.past is not None:
+                await way.past.close()
 
     # --- clients of the proxy port (proxy_port.Ways)
 
@@ -246,16 +248,10 @@ class Reach:
         found = self._named.get(to)
         if found is None:
             self._make_room(to)
-            upstream = self._upstream_to(to)
-            found = self._named[to] = _Way(upstream, route_to(upstream, str(to)))
+            past = None if self._direct is None or self._is_inside(to) else self._direct(to)
+            upstream = self._way(to) if past is None else past
+            found = self._named[to] = _Way(upstream, route_to(upstream, str(to)), past)
         return found
-
-    def _upstream_to(self, to: MeshPort) -> Upstream:
-        if self._direct is None or self._is_inside(to):
-            return self._way(to)
-        past = self._direct(to)
-        self._past.append(past)
-        return past
 
     def _make_room(self, to: MeshPort) -> None:
         """For one more destination. Raises TargetOverloaded."""
