@@ -25,15 +25,20 @@ _LOCAL: Final = ("localhost", "host.docker.internal", "host.containers.internal"
 
 
 class BrowserGuard:
-    """Of one destination. `entries()`: the URLs at which people call the mesh, whose pages are its own."""
+    """Of one destination. `entries()`: the URLs at which people call the mesh, whose pages are its own.
+    `is_known(head)`: the request belongs to one that is being answered here, so that an app has sent it,
+    which may pass on what browsers say."""
 
-    def __init__(self, to: MeshPort, entries: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self, to: MeshPort, entries: Callable[[], Iterable[str]], is_known: Callable[[bytes], object]
+    ) -> None:
         labels = to.host.split(".")
         # c.shop may be a domain of the internet too, whose owner may have it lead here.
         self._own = {labels[0], *([to.host] if labels[2:3] == ["svc"] else [])}
         self._entries = entries
+        self._is_known = is_known
 
-    def is_admitted(self, first: bytes, is_known: Callable[[bytes], object]) -> bool:
+    def is_admitted(self, first: bytes) -> bool:
         """Whether a client's first bytes at a port for bytes are no request of a page; False while they may
         become one. Raises ReachPageDenied."""
         if not first.startswith(_METHODS):
@@ -44,7 +49,7 @@ class BrowserGuard:
         if end >= 0:
             head = first[: end + 4]
             if b"\r\nhost:" in head.lower():  # each browser sends it
-                self.check(head, is_known)
+                self.check(head)
             return True
         if len(first) >= MAX_FIRST_HEAD:
             raise ReachPageDenied(
@@ -53,9 +58,8 @@ class BrowserGuard:
             )
         return False
 
-    def check(self, head: bytes, is_known: Callable[[bytes], object]) -> None:
-        """`is_known(head)`: the request belongs to one that is being answered here, so that an app has sent
-        it, which may pass on what browsers say. Raises ReachPageDenied."""
+    def check(self, head: bytes) -> None:
+        """Raises ReachPageDenied."""
         values = {name.lower(): value.strip().decode("latin-1") for name, value in _LINES.findall(head)}
         host = values.get(b"host", "")
         if not self._is_ours(host):
@@ -65,7 +69,7 @@ class BrowserGuard:
             )
         origin = values.get(b"origin")
         foreign = values.get(b"sec-fetch-site") == "cross-site" if origin is None else not self._may(origin)
-        if foreign and not is_known(head):
+        if foreign and not self._is_known(head):
             raise ReachPageDenied(
                 f"a page of {origin or 'another site'} may not send requests into the mesh",
                 hint="an app that passes on Origin and Sec-Fetch-Site has to pass on traceparent or"

@@ -122,18 +122,14 @@ class Reach:
     def _protocol(self, to: MeshPort) -> Callable[[], asyncio.BaseProtocol]:
         upstream = self._way(to)
         loop = asyncio.get_running_loop()
-        guard, is_known = BrowserGuard(to, self._entries), self._chain.find
+        guard = BrowserGuard(to, self._entries, self._chain.find)
         if to.tcp:
-
-            def admit(first: bytes) -> bool:
-                return guard.is_admitted(first, is_known)
-
-            return lambda: BytePipe(loop, self.pipes, upstream, to, self.failed, admit=admit)
+            return lambda: BytePipe(loop, self.pipes, upstream, to, self.failed, admit=guard.is_admitted)
         route = route_to(upstream, str(to))
 
         def routed(request: InboundRequest) -> Route:
             try:
-                guard.check(request.raw, is_known)
+                guard.check(request.raw)
             except DevrouteError as error:
                 self.failed(str(to), error)
                 raise
