@@ -24,8 +24,11 @@ from devroute.auth.tokens import TokenRecord
 from devroute.errors import DevrouteError
 from devroute.mesh.envoy import LOG_TAIL, Envoy, running, stop, text_of, wait_for
 from devroute.mesh.istio.envoy_filter import apply
-from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap, egress_bootstrap
-from devroute.mesh.manifests.model import MeshScope, ProxyService
+from devroute.mesh.istio.rules import RELEASES, Release
+from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar, bootstrap, egress_bootstrap
+from devroute.mesh.manifests.access import by_port
+from devroute.mesh.manifests.model import MeshScope, ProxyService, metadata_of
+from devroute.mesh.manifests.patches import envoy_filter_of
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 
 #: Where the sidecars' configuration has the proxy.
@@ -150,9 +153,15 @@ async def sidecar(folder: Path, description: Sidecar, serving: RunningProxy) -> 
 async def egress(folder: Path, description: Sidecar, port: int) -> AsyncIterator[Envoy]:
     """The proxy's own sidecar, by which laptops reach the mesh: `mesh_egress` is its `port` of loopback.
     Raises EnvoyFailed."""
-    configuration = egress_bootstrap(description, port)
+    configuration = egress_configuration(description, port)
     async with running(configuration, folder, description.service, {}) as envoy:
         yield envoy
+
+
+def egress_configuration(description: Sidecar, port: int, release: Release = RELEASES[-1]) -> Document:
+    """Of that sidecar, with the shipped patches by which it obeys ports."""
+    ports = envoy_filter_of(metadata_of(description.service, description.namespace), by_port(port))
+    return apply([ports], description, egress_bootstrap(description, port), release)
 
 
 def free_port() -> int:

@@ -17,8 +17,9 @@ from aiohttp import web
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.mesh.envoy import running
-from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar, egress_bootstrap
+from devroute.mesh.istio.sidecar import Document, Endpoint
 from tests.envoy.certificates import MeshCa
+from tests.envoy.egress import callers_policy, egress
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
 from tests.support.eventually import PATIENCE_S, eventually
@@ -28,7 +29,6 @@ from tests.support.ports import free_port
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 BIG = 200_000
-PROXY_IDENTITY = "spiffe://cluster.local/ns/devroute/sa/devroute-proxy"
 FOO_IDENTITY = "spiffe://cluster.local/ns/default/sa/foo"
 
 
@@ -61,32 +61,6 @@ async def real_service(request: web.Request) -> web.Response:
     return web.json_response(
         {"who": "service", "host": request.host, "size": len(body), "headers": headers, "path": request.path}
     )
-
-
-def callers_policy() -> Document:
-    """As an AuthorizationPolicy that does not list the proxy among the callers of /closed."""
-    permission = {"url_path": {"path": {"prefix": "/closed"}}}
-    principal = {"authenticated": {"principal_name": {"exact": PROXY_IDENTITY}}}
-    policies = {"closed": {"permissions": [permission], "principals": [principal]}}
-    rules = {"action": "DENY", "policies": policies}
-    name = "envoy.filters.http.rbac"
-    kind = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
-    value = {"name": name, "typed_config": {"@type": kind, "rules": rules}}
-    patch = {"operation": "INSERT_BEFORE", "value": value}
-    patches = [{"applyTo": "HTTP_FILTER", "match": {"context": "SIDECAR_INBOUND"}, "patch": patch}]
-    return {"metadata": {"name": "team", "namespace": "default"}, "spec": {"configPatches": patches}}
-
-
-def egress(port: int, foo: Endpoint, ca: MeshCa) -> Document:
-    """The proxy's own sidecar, as a Sidecar resource with an HTTP_PROXY listener configures it."""
-    configuration = egress_bootstrap(
-        Sidecar("devroute-proxy", foo, port=foo.port, services={"foo": foo}), port
-    )
-    for cluster in configuration["static_resources"]["clusters"]:
-        if cluster["name"].startswith("outbound|"):
-            sni = f"outbound_.{foo.port}_._.foo.default.svc.cluster.local"
-            cluster["transport_socket"] = ca.for_calling_sidecar(PROXY_IDENTITY, sni)
-    return configuration
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -128,7 +102,9 @@ async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party
             "foo", service, knows_itself=True, tls=tls, permissive=True, teams=[callers_policy()]
         )
         inside = Endpoint("127.0.0.1", int(found.foo.rpartition(":")[2]))
-        await mesh.stack.enter_async_context(running(egress(port, inside, ca), folder, "egress", {}))
+        await mesh.stack.enter_async_context(
+            running(egress(port, {"foo": inside}, "foo", ca), folder, "egress", {})
+        )
         for name, options in people.items():
             secret, _ = tokens[name]
             started = testbed.laptop(folder, name, mesh.proxy.server, secret, f"foo={app.port}", *options)

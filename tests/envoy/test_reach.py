@@ -22,13 +22,13 @@ from devroute.contract.destination import parse_destination
 from devroute.errors import MeshTlsRequired
 from devroute.mesh import testbed
 from devroute.mesh.envoy import running
-from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar, egress_bootstrap
+from devroute.mesh.istio.sidecar import Endpoint
 from devroute.proxy.egress.tcp import MeshTcpStream
 from devroute.upstream.tcp import TcpConnection
 from tests.envoy.certificates import MeshCa
+from tests.envoy.egress import PROXY_IDENTITY, callers_policy, egress, obeys_ports
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
-from tests.envoy.test_failover import PROXY_IDENTITY, callers_policy
 from tests.support import grpc_app
 from tests.support.eventually import eventually
 from tests.support.loopback import Client
@@ -45,19 +45,6 @@ POLICY = """
 reach:
 - {subjects: [alice], services: [c, g, gone, nowhere], namespaces: [default]}
 """
-
-
-def egress(port: int, services: dict[str, Endpoint], ca: MeshCa) -> Document:
-    """The proxy's own sidecar, which calls c by the mesh's TLS."""
-    number = services["c"].port
-    as_client = [f"outbound|{number}||g.default.svc.cluster.local"]
-    described = Sidecar("devroute-proxy", services["c"], port=number, services=services, as_client=as_client)
-    configuration = egress_bootstrap(described, port)
-    for cluster in configuration["static_resources"]["clusters"]:
-        if cluster["name"] == f"outbound|{number}||c.default.svc.cluster.local":
-            sni = f"outbound_.{number}_._.c.default.svc.cluster.local"
-            cluster["transport_socket"] = ca.for_calling_sidecar(PROXY_IDENTITY, sni)
-    return configuration
 
 
 @dataclass
@@ -138,10 +125,12 @@ async def party(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Party
         g = await mesh.sidecar("g", Endpoint("127.0.0.1", number), as_client=True)
         inside = Endpoint("127.0.0.1", int(g.rpartition(":")[2]))
         services = {"c": found.c, "g": inside, "gone": Endpoint("127.0.0.1", free_port())}
-        await enter(running(egress(port, services, ca), folder, "egress", {}))
-        local = {name: free_port() for name in (*services, "nowhere", "denied")}
+        await enter(running(egress(port, services, "c", ca, as_client=["g"]), folder, "egress", {}))
+        local = {name: free_port() for name in (*services, "nowhere", "denied", "c:1")}
         found.urls = {name: f"http://127.0.0.1:{each}" for name, each in local.items()}
-        options = [f"{each}={name}:{found.c.port}" for name, each in local.items()]
+        options = [
+            f"{each}={name if ':' in name else f'{name}:{found.c.port}'}" for name, each in local.items()
+        ]
         alices = await enter(serving(found.alices))
         b = await mesh.sidecar("b", app)
         found.entry = await mesh.sidecar("a", await enter(serving(found.traced(b))))
@@ -256,6 +245,13 @@ async def test_each_error_says_what_to_do(
     got, body = await party.fails(service, path)
     assert (got, body["code"]) == (status, code), body
     assert text in body["message"] + body["hint"]
+
+
+async def test_a_port_that_the_service_does_not_have_is_an_error(party: Party) -> None:
+    if not obeys_ports():
+        pytest.skip("this Envoy knows no vhost_header")
+    status, body = await party.fails("c:1")
+    assert (status, body["code"]) == (502, "service-unknown"), body
 
 
 async def test_a_502_of_the_service_itself_is_passed_on(party: Party) -> None:

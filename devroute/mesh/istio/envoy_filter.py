@@ -14,9 +14,11 @@ from devroute.mesh.istio.patches import (
     apply_to_clusters,
     apply_to_listener,
     known,
+    only,
     supported,
     turn,
 )
+from devroute.mesh.istio.rules import RELEASES, Release, applies
 from devroute.mesh.istio.sidecar import Document, Sidecar
 
 #: The namespace whose EnvoyFilters are for the whole mesh.
@@ -31,8 +33,14 @@ CONTEXTS = {
 }
 
 
-def apply(filters: Iterable[Document], workload: Sidecar | Gateway, configuration: Document) -> Document:
-    """The configuration with the patches of all EnvoyFilters that select this workload.
+def apply(
+    filters: Iterable[Document],
+    workload: Sidecar | Gateway,
+    configuration: Document,
+    release: Release = RELEASES[-1],
+) -> Document:
+    """The configuration with the patches of all EnvoyFilters that select this workload, whose proxy is of
+    this release.
 
     As with istiod, those of a lower priority come first, then the root namespace's, then the older ones
     (here: in the order given); `turn` has what comes first among their patches. Raises ConfigInvalid for a
@@ -46,6 +54,7 @@ def apply(filters: Iterable[Document], workload: Sidecar | Gateway, configuratio
         (patch, f"EnvoyFilter {each['metadata']['name']}: configPatches[{number}]")
         for each in chosen
         for number, patch in enumerate(each["spec"]["configPatches"])
+        if applies(patch, release)
     ]
     for patch, place in sorted(patches, key=lambda each: turn(each[0])):
         _apply_patch(patch, patched, place)
@@ -73,6 +82,7 @@ def _apply_patch(patch: Document, configuration: Document, place: str) -> None:
     kind = configuration["node"]["id"].partition("~")[0]
     resources, value = configuration["static_resources"], patch["patch"].get("value", {})
     try:
+        only(match.pop("proxy", {}), {"proxyVersion"})
         if apply_to == "EXTENSION_CONFIG" and context[0] == kind:
             extension_configs.add(configuration, value)
         if apply_to == "CLUSTER" and context[0] == kind:

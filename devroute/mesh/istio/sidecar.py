@@ -10,8 +10,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from devroute.headers import EGRESS
-
 Document = dict[str, Any]
 
 HCM = "envoy.filters.network.http_connection_manager"
@@ -107,7 +105,8 @@ def bootstrap(sidecar: Sidecar) -> Document:
 
 def egress_bootstrap(sidecar: Sidecar, port: int) -> Document:
     """The same for the proxy's own sidecar: its outbound listener is at `port` of loopback, as a Sidecar
-    resource with an HTTP_PROXY listener has it, in a mesh with outboundTrafficPolicy REGISTRY_ONLY."""
+    resource with an HTTP_PROXY listener has it, in a mesh with outboundTrafficPolicy REGISTRY_ONLY. Routes
+    ignore the port in Host."""
     configuration = bootstrap(sidecar)
     (outbound,) = (
         each for each in configuration["static_resources"]["listeners"] if each["name"] == OUTBOUND
@@ -115,8 +114,10 @@ def egress_bootstrap(sidecar: Sidecar, port: int) -> Document:
     outbound["address"] = address(Endpoint("127.0.0.1", port))
     manager = outbound["filter_chains"][0]["filters"][0]["typed_config"]
     blocked = {"match": {"prefix": "/"}, "direct_response": {"status": 502}}
+    manager["stat_prefix"] = f"outbound_127.0.0.1_{port}"
     routes = manager["route_config"]
-    routes["request_headers_to_remove"] = [EGRESS]
+    routes["name"] = str(port)
+    routes["ignore_port_in_host_matching"] = True
     routes["virtual_hosts"].append({"name": "block_all", "domains": ["*"], "routes": [blocked]})
     return configuration
 

@@ -281,19 +281,19 @@ def own_sidecar(installation: Installation) -> Document:
     ]
     patches = [_straight_in(*each) for each in ports]
     if installation.mesh_egress:
-        patches += _by_port()
+        patches += by_port(EGRESS_PORT)
     return envoy_filter_of(installation.metadata(), patches, installation.selector, PRIORITY)
 
 
-def _by_port() -> list[Document]:
-    """Has the listener into the mesh find routes by a header of the proxy's. Istio has all routes ignore the
-    port in Host, and this listener is for all ports: of a service with several, each request would go to port
-    80, and to none where there is no port 80."""
+def by_port(port: int) -> list[Document]:
+    """Has the listener into the mesh, at `port`, find routes by a header of the proxy's. Istio has all routes
+    ignore the port in Host, and this listener is for all ports: of a service with several, each request would
+    go to port 80, and to none where there is no port 80."""
     removed = patch("SIDECAR_OUTBOUND", "ROUTE_CONFIGURATION", "MERGE", NO_EGRESS_HEADER)
     found = patch("SIDECAR_OUTBOUND", "ROUTE_CONFIGURATION", "MERGE", {"vhost_header": headers.EGRESS})
     found["match"]["proxy"] = {"proxyVersion": VHOST_HEADER_SINCE}
     for each in (removed, found):
-        each["match"]["routeConfiguration"] = {"portNumber": EGRESS_PORT}
+        each["match"]["routeConfiguration"] = {"portNumber": port}
     return [removed, found]
 
 

@@ -8,7 +8,7 @@ from devroute.errors import ConfigInvalid
 from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.patches import supported
-from devroute.mesh.istio.rules import APPLY_TO, OPERATIONS
+from devroute.mesh.istio.rules import APPLY_TO, OPERATIONS, RELEASES
 from devroute.mesh.istio.rules import patch as rules_of_a_patch
 from devroute.mesh.istio.sidecar import HCM, Document, Endpoint, Sidecar, bootstrap
 
@@ -229,6 +229,16 @@ def test_settings_that_are_discovered_stand_in_the_listener_or_in_files() -> Non
 def test_an_unknown_match_is_an_error(apply_to: str, match: Document) -> None:
     with pytest.raises(ConfigInvalid, match=r"configPatches\[0\]: a match by \w+ is not supported"):
         patched(apply_to, "MERGE", NEW, **match)
+
+
+@pytest.mark.parametrize("version", [r"^1\.28", r"^1\.32"])
+def test_a_patch_is_applied_to_the_releases_that_it_is_for(version: str) -> None:
+    match = {"context": "SIDECAR_INBOUND", "proxy": {"proxyVersion": version}}
+    one = {"applyTo": "ROUTE_CONFIGURATION", "match": match, "patch": {"operation": "MERGE", "value": NEW}}
+    document = {"metadata": {"name": "own", "namespace": "default"}, "spec": {"configPatches": [one]}}
+    for release in RELEASES:
+        found = manager(apply([document], SIDECAR, bootstrap(SIDECAR), release))["route_config"]["name"]
+        assert (found == "new") is (release.istio == version[1:].replace("\\", ""))
 
 
 @pytest.mark.parametrize("hosts", ["x", {"a": 1}, [1], None])
