@@ -3,20 +3,16 @@ inspector/api/ owns the API. The agent owns the captures.
 """
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
 
-from devroute.errors import (
-    DevrouteError,
-    InspectorLocked,
-)
-from devroute.http.error_response import error_body
+from devroute.errors import DevrouteError, InspectorLocked
 from devroute.inspector.access import AccessControl
 from devroute.inspector.api import MAX_UPLOAD, add_api
-from devroute.inspector.api.refusals import as_errors
+from devroute.inspector.api.refusals import as_json, guard
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.port import InspectorPort
 from devroute.inspector.state import InspectorState
@@ -36,7 +32,7 @@ class Inspector:
         self._files = PageFiles("devroute.inspector")
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_UPLOAD)
+        app = web.Application(middlewares=[guard(self._admit, _refusal)], client_max_size=MAX_UPLOAD)
         app.router.add_get("/", self.page)
         app.router.add_get("/page/{file}", self.file)
         if self._inspection.metrics is not None:
@@ -46,18 +42,6 @@ class Inspector:
         return app
 
     # --- access
-
-    @web.middleware
-    async def _guarded(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        """Checks every request, and turns errors into responses."""
-
-        async def admitted(request: web.Request) -> web.StreamResponse:
-            self._admit(request)
-            return await handler(request)
-
-        return await as_errors(request, admitted, _refusal, MAX_UPLOAD)
 
     def _admit(self, request: web.Request) -> None:
         access, peer = self._access, request.transport and request.transport.get_extra_info("peername")
@@ -140,4 +124,4 @@ async def _protect(request: web.Request, response: web.StreamResponse) -> None:
 def _refusal(request: web.Request, error: DevrouteError) -> web.Response:
     if request.path == "/":
         return web.Response(text=f"{error.message}.\n\n{error.hint}\n", status=error.status)
-    return web.Response(body=error_body(error), status=error.status, content_type="application/json")
+    return as_json(request, error)

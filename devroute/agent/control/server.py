@@ -8,7 +8,6 @@ import contextlib
 import hmac
 import os
 import secrets
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,11 +15,10 @@ from aiohttp import web
 
 from devroute.agent.control import running
 from devroute.agent.control.api import Api, Controlled
-from devroute.errors import ControlDenied, DevrouteError
-from devroute.http.error_response import error_body
+from devroute.errors import ControlDenied
 from devroute.inspector.access import is_loopback, is_own_host
 from devroute.inspector.api import MAX_UPLOAD
-from devroute.inspector.api.refusals import as_errors
+from devroute.inspector.api.refusals import guard
 from devroute.platforms import has_unix_sockets, peer_user
 
 #: Bytes of a socket's path that every system permits.
@@ -39,8 +37,10 @@ class ControlServer:
         self._token = secrets.token_urlsafe(32)
         self._port: int | None = None
         self._file: Path | None = None
+        app = web.Application(middlewares=[guard(self._admit)], client_max_size=MAX_UPLOAD)  # a HAR file
+        self._api.add_to(app)
         self._runner = web.AppRunner(
-            self._application(agent),
+            app,
             access_log=None,
             handle_signals=False,
             handler_cancellation=True,
@@ -91,21 +91,6 @@ class ControlServer:
 
     # --- access
 
-    def _application(self, agent: Controlled) -> web.Application:
-        app = web.Application(middlewares=[self._guarded], client_max_size=MAX_UPLOAD)  # a HAR file
-        self._api.add_to(app)
-        return app
-
-    @web.middleware
-    async def _guarded(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        async def admitted(request: web.Request) -> web.StreamResponse:
-            self._admit(request)
-            return await handler(request)
-
-        return await as_errors(request, admitted, _refusal, MAX_UPLOAD)
-
     def _admit(self, request: web.Request) -> None:
         """Raises ControlDenied."""
         headers = request.headers
@@ -125,7 +110,3 @@ class ControlServer:
         sent = headers.get("authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(sent, f"Bearer {self._token}".encode()):
             raise ControlDenied("the token of the control API is missing or wrong")
-
-
-def _refusal(request: web.Request, error: DevrouteError) -> web.Response:
-    return web.Response(body=error_body(error), status=error.status, content_type="application/json")
