@@ -7,20 +7,23 @@ listens nowhere.
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from devroute.auth.client_certificate import SubjectPart, identity_of, until_expiry_of
 from devroute.auth.identity import Identity, PeerCertificate
-from devroute.auth.oidc import IssuerKeys, TokenRules, key_id, verify
 from devroute.auth.tokens import PREFIX, Tokens, bearer_token
 from devroute.errors import TokenExpired, TokenInvalid
+
+if TYPE_CHECKING:  # for those who have an issuer: it imports jwt and cryptography
+    from devroute.auth.oidc import IssuerKeys, TokenRules
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """`keys(kid)`: the issuer's keys, with the one of this id if it exists. Raises KeysUnavailable."""
 
-    rules: TokenRules
-    keys: Callable[[str | None], Awaitable[IssuerKeys]]
+    rules: "TokenRules"
+    keys: "Callable[[str | None], Awaitable[IssuerKeys]]"
 
 
 class Authenticator:
@@ -55,6 +58,8 @@ class Authenticator:
         issuer = self._issuer
         if issuer is None or secret.startswith(PREFIX) or secret.count(".") != 2:
             return self._tokens().identity_of(secret, time.time())
+        from devroute.auth.oidc import key_id, verify
+
         keys = await issuer.keys(key_id(secret, issuer.rules))
         return verify(secret, keys, issuer.rules, time.time())
 

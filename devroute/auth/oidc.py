@@ -8,17 +8,17 @@ is not possible, and a public key is never used as an HMAC's secret.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from jwt import InvalidTokenError, PyJWK, PyJWS
+from jwt.exceptions import PyJWTError
 
 from devroute.auth.identity import Identity
 from devroute.contract.keys import is_for_verification
 from devroute.contract.target import Malformed, check_subject
 from devroute.errors import ConfigInvalid, SubjectInvalid, TokenExpired, TokenInvalid
 from devroute.quoting import MAX_QUOTED, quote
-
-if TYPE_CHECKING:
-    from jwt import PyJWK, PyJWS
 
 #: A key's algorithm, by its type and curve.
 ALGORITHMS: Final[Mapping[tuple[object, object], str]] = {
@@ -40,13 +40,7 @@ TYPES: Final = frozenset({"JWT", "AT+JWT", "APPLICATION/AT+JWT"})
 #: Members of a key that are used; all are strings (RFC 7518 §6).
 _MEMBERS: Final = ("kty", "crv", "alg", "use", "kid", "n", "e", "x", "y")
 
-
-@cache
-def _jws() -> "PyJWS":
-    """Imported where an issuer is configured, and not by each proxy and laptop."""
-    from jwt import PyJWS
-
-    return PyJWS(algorithms=list(ALGORITHMS.values()))
+_JWS: Final = PyJWS(algorithms=list(ALGORITHMS.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +54,12 @@ class TokenRules:
     groups_claim: str = "groups"
     skew: float = 5.0
 
-    def __post_init__(self) -> None:
-        _jws()  # now, and not when the first token comes
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IssuerKeys:
     """`by_id`: "" is the id of a key without one."""
 
-    by_id: Mapping[str, "PyJWK"] = field(default_factory=dict)
+    by_id: Mapping[str, PyJWK] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, source: str) -> "IssuerKeys":
@@ -90,14 +81,14 @@ class IssuerKeys:
             raise ConfigInvalid(f"{source}: it has no key for RS256 (2048 bits), ES256 or EdDSA")
         return cls(found)
 
-    def get(self, kid: str | None) -> "PyJWK | None":
+    def get(self, kid: str | None) -> PyJWK | None:
         """The key of that id; without an id, the only key."""
         if kid is None:
             return next(iter(self.by_id.values())) if len(self.by_id) == 1 else None
         return self.by_id.get(kid)
 
 
-def _usable(jwk: object) -> "PyJWK | None":
+def _usable(jwk: object) -> PyJWK | None:
     if not isinstance(jwk, dict) or not all(isinstance(jwk.get(name, ""), str) for name in _MEMBERS):
         return None
     if not is_for_verification(jwk):
@@ -105,10 +96,6 @@ def _usable(jwk: object) -> "PyJWK | None":
     algorithm = ALGORITHMS.get((jwk.get("kty"), jwk.get("crv")))
     if algorithm is None or jwk.get("alg", algorithm) != algorithm or "d" in jwk:
         return None
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from jwt import PyJWK
-    from jwt.exceptions import PyJWTError
-
     try:
         key = PyJWK(jwk, algorithm)
     except (PyJWTError, UnsupportedAlgorithm):
@@ -121,10 +108,8 @@ def key_id(token: str, rules: TokenRules) -> str | None:
     keys are not fetched for a token that cannot be valid. Raises TokenInvalid."""
     if len(token) > MAX_TOKEN:
         raise TokenInvalid(f"the token is longer than {MAX_TOKEN} characters", hint="are there fewer groups?")
-    from jwt import InvalidTokenError
-
     try:
-        unverified = _jws().decode_complete(token, options={"verify_signature": False})
+        unverified = _JWS.decode_complete(token, options={"verify_signature": False})
     except (InvalidTokenError, ValueError, RecursionError):
         raise TokenInvalid("the token is neither a devroute token nor a JWT that can be read") from None
     header = unverified["header"]
@@ -150,10 +135,8 @@ def verify(token: str, keys: IssuerKeys, rules: TokenRules, now: float) -> Ident
     key = keys.get(kid)
     if key is None:
         raise TokenInvalid(f"the token is signed with the key {_shown(kid)}, which its issuer does not list")
-    from jwt import InvalidTokenError
-
     try:
-        claims = _claims(_jws().decode_complete(token, key, [key.algorithm_name])["payload"])
+        claims = _claims(_JWS.decode_complete(token, key, [key.algorithm_name])["payload"])
     except InvalidTokenError:
         raise TokenInvalid("the token's signature does not match its issuer's key") from None
     expires = _check_times(claims, rules.skew, now)

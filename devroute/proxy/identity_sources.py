@@ -6,18 +6,20 @@ Whether a token is valid is decided in auth/authenticator.py.
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devroute.auth.authenticator import Authenticator, Issuer
 from devroute.auth.blocks import Blocks
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.auth.jwks import RemoteKeys
-from devroute.auth.oidc import IssuerKeys, TokenRules
 from devroute.auth.tls import client_context
 from devroute.auth.tokens import Tokens
 from devroute.proxy.public_keys import PublicKeySource
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.watched_file import WatchedFile
+
+if TYPE_CHECKING:  # imported where an issuer is configured: a tenth of the start of a proxy
+    from devroute.auth.oidc import IssuerKeys, TokenRules
 
 
 class IdentitySources:
@@ -79,7 +81,9 @@ def login_settings(settings: ProxySettings) -> dict[str, object] | None:
     }
 
 
-def _rules(settings: ProxySettings, issuer: str) -> TokenRules:
+def _rules(settings: ProxySettings, issuer: str) -> "TokenRules":
+    from devroute.auth.oidc import TokenRules
+
     return TokenRules(
         issuer=issuer,
         audience=settings.oidc_audience,
@@ -90,7 +94,9 @@ def _rules(settings: ProxySettings, issuer: str) -> TokenRules:
     )
 
 
-def _issuer_keys(settings: ProxySettings, issuer: str) -> RemoteKeys[IssuerKeys] | WatchedFile[IssuerKeys]:
+def _issuer_keys(settings: ProxySettings, issuer: str) -> "RemoteKeys[IssuerKeys] | WatchedFile[IssuerKeys]":
+    from devroute.auth.oidc import IssuerKeys
+
     location = settings.oidc_jwks
     if location is not None and "://" not in location:
         return WatchedFile(Path(location), IssuerKeys.parse, IssuerKeys())
