@@ -16,8 +16,9 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Malformed
 from devroute.errors import DevrouteError, RequestMalformed, TooManyFollowers
 from devroute.inspector.api import add_api
-from devroute.inspector.api.body import json_object
+from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.inspection import Inspection
+from devroute.quoting import quote
 from devroute.tasks import TaskOwner, is_set_within
 
 #: Of the paths; another one stands beside it if a request changes its meaning.
@@ -28,6 +29,8 @@ MAX_FOLLOWERS: Final = 64
 QUIET_SECONDS: Final = 15.0
 #: Lines are sent so many seconds after the first of them.
 BATCH_SECONDS: Final = 0.05
+#: Members of POST /v1/services.
+_TO_ADD: Final = ("services", "follow")
 
 
 class Controlled(Protocol):
@@ -99,9 +102,10 @@ class Api:
         """POST /v1/services {"services": ["c=8002"], "follow": false}. With `follow`, the response goes on
         with the events of these services, which are removed when the client closes the connection."""
         document = await json_object(request)
-        specs, follow = _specs(document), document.get("follow", False)
-        if not isinstance(follow, bool):
-            raise RequestMalformed('"follow" has to be true or false')
+        if unknown := document.keys() - {*_TO_ADD}:
+            known = " and ".join(_TO_ADD)
+            raise RequestMalformed(f"there is no member {quote(min(unknown))}", hint=f"there are {known}")
+        specs, follow = _specs(document), "follow" in document and truth(document, "follow")
         follower = self._follow([spec.service for spec in specs]) if follow else None
         try:
             await self._agent.add(specs)

@@ -279,6 +279,7 @@ async def test_browsers_and_requests_without_the_token_of_a_port_are_refused(
         ({"services": ["bar"]}, "write SERVICE=PORT"),
         ({"services": ["bar=1", "bar=2"]}, "twice"),
         ({"services": ["bar=1"], "follow": 1}, '"follow" has to be true or false'),
+        ({"services": ["bar=1"], "folow": True}, "there is no member 'folow'"),
         ({"services": [f"s{number}=1" for number in range(64)]}, "at most 64"),
     ],
 )
