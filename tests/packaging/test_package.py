@@ -1,6 +1,5 @@
 """What `make package` and `make zipapp` have built: its contents, and that it installs and runs elsewhere."""
 
-import ast
 import asyncio
 import os
 import re
@@ -52,34 +51,6 @@ def test_every_data_file_of_the_package_is_listed() -> None:
             ):
                 missing.append(name)
     assert missing == []
-
-
-def test_a_class_whose_base_is_compiled_is_compiled_too() -> None:
-    """Without compiling: mypyc's classes refuse others as their children, at the moment they are made."""
-    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-    (compiled,) = (
-        {f"devroute.{name}" for name in ast.literal_eval(each.value)}
-        for each in tree.body
-        if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "COMPILED"
-    )
-    left_out = []
-    for name in sorted(sources("devroute")):
-        module = name.removesuffix(".py").replace("/", ".")
-        if not name.endswith(".py") or module in compiled:
-            continue
-        text = (ROOT / name).read_text(encoding="utf-8")
-        imported = {
-            word.strip(): source
-            for source, words in re.findall(
-                r"^from (devroute[\w.]*) import \(?([^)\n]*|[^)]*)\)?$", text, re.M
-            )
-            for word in words.split(",")
-        }
-        for made, bases in re.findall(r"^class (\w+)\(([^)]*)\):", text, re.M):
-            left_out += [
-                f"{module}.{made}" for base in bases.split(",") if imported.get(base.strip()) in compiled
-            ]
-    assert left_out == []
 
 
 @built
