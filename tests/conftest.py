@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from devroute.platforms import freeze_heap
 from tests.support import fork_server
 from tests.support.examples import register_profiles
 from tests.support.secret_watch import pytest_configure
@@ -24,8 +25,7 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()
+    freeze_heap()
     gc.enable()
 
 
