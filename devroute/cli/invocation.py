@@ -114,6 +114,12 @@ class Invocation:
         return True
 
 
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter's value is from the command line, and not its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def read_text(file: Path) -> str | None:
     """A file's text, None where there is no such file. Raises ConfigInvalid where it cannot be read."""
     try:

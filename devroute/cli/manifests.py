@@ -9,7 +9,7 @@ from devroute.cli.completion import one_of
 from devroute.cli.edge import edge
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import Commands, argument, option
-from devroute.cli.invocation import read_input
+from devroute.cli.invocation import is_given, read_input
 from devroute.cli.manifests_check import check
 from devroute.cli.manifests_install import Carried, Sampled, carriers_of, chart, install, scope_of
 from devroute.contract.offer_options import read_percent
@@ -63,8 +63,7 @@ def filter_of_a_scope(
     # Longer than 40 lines: one parameter per flag.
     if context.invoked_subcommand is not None:
         for name in context.params:
-            source = context.get_parameter_source(name)
-            if source is not None and source.name == "COMMANDLINE":
+            if is_given(context, name):
                 hint = f"--{name.replace('_', '-')}"
                 raise typer.BadParameter("write it after the command", param_hint=hint)
         return

@@ -14,7 +14,7 @@ from devroute.cli.connection import Server, Token, connecting
 from devroute.cli.env import report, workload_environment
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, option
-from devroute.cli.invocation import Invocation
+from devroute.cli.invocation import Invocation, is_given
 from devroute.cli.output import Output, print_json
 from devroute.cli.reach_options import ReachContract, ReachDirect
 from devroute.cli.status import describe_reach
@@ -115,6 +115,8 @@ def up(
     Example: devroute up b=8001 --detach --wait -- ./app
     """
     # Longer than 40 lines: one parameter per flag.
+    if not wait and is_given(context, "timeout"):
+        raise typer.BadParameter("needs --wait, whose limit it is", param_hint="--timeout")
     invocation: Invocation = context.obj
     settings = invocation.settings(agent_settings, context.params | {"command": invocation.command})
     variables = {} if env_from is None else _workload_variables(env_from, settings)
