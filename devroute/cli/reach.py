@@ -1,6 +1,5 @@
 """`devroute reach`: a local port by which browsers, Postman or curl call services of the mesh."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
 from devroute.cli.reach_options import ReachDirect
+from devroute.cli.up import run_agent
 
 
 @exits_with_code
@@ -46,10 +46,4 @@ def reach(
     """
     invocation: Invocation = context.obj
     settings = invocation.settings(reach_settings, context.params)
-    from devroute import log
-    from devroute.agent import app
-    from devroute.platforms import loop_factory
-
-    log.configure_libraries()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(app.run(settings, invocation.state_folder))
+    return run_agent(settings, invocation.state_folder)

@@ -120,7 +120,7 @@ def up(
     invocation: Invocation = context.obj
     settings = invocation.settings(agent_settings, context.params | {"command": invocation.command})
     variables = {} if env_from is None else _workload_variables(env_from, settings)
-    start = partial(_run, settings, invocation.state_folder, variables, timeout if wait else None)
+    start = partial(run_agent, settings, invocation.state_folder, variables, timeout if wait else None)
     if detach:
         return _in_the_background(settings, invocation.state_folder, start)
     if not separate and not wait and (code := _beside(settings, invocation.state_folder)) is not None:
@@ -136,14 +136,16 @@ def _beside(settings: AgentSettings, state_folder: Path | None) -> int | None:
     return None if running is None else serve_with(running, settings)
 
 
-def _run(
+def run_agent(
     settings: AgentSettings,
     state_folder: Path | None,
-    variables: Mapping[str, str],
-    patience: float | None,
+    variables: Mapping[str, str] | None = None,
+    patience: float | None = None,
     ready: Callable[[Mapping[str, Any]], None] = lambda status: None,
     log_file: Path | None = None,
 ) -> int:
+    """Run it until it ends; returns the exit code. `patience` is Readiness' `wait`; other arguments as of
+    Readiness and agent.app.run."""
     from devroute import log
     from devroute.agent import app
     from devroute.agent.readiness import Readiness
@@ -166,7 +168,7 @@ def _workload_variables(source: str, settings: AgentSettings) -> dict[str, str]:
 
 
 def _in_the_background(settings: AgentSettings, state_folder: Path | None, start: Callable[..., int]) -> int:
-    """`start` is _run without its last two arguments."""
+    """`start` is run_agent without its last two arguments."""
     from devroute.agent.log_file import new_log
     from devroute.cli.background import run_in_background
 
