@@ -90,9 +90,7 @@ class Services:
         """`listening`: those whose app has accepted a connection."""
         return [
             {
-                "service": spec.service,
-                "local": spec.place,
-                "direct": str(spec.direct) if spec.direct else None,
+                **spec.as_json(),
                 "added": spec.service in self.added,
                 "listening": None if spec.direct else spec.service in listening,
             }

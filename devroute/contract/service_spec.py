@@ -46,6 +46,11 @@ class ServiceSpec:
     def tls(self) -> bool:
         return self.scheme in ("https", "grpcs")
 
+    def as_json(self) -> dict[str, str | None]:
+        """For programs: in the events and the control API of `devroute up`."""
+        direct = None if self.direct is None else str(self.direct)
+        return {"service": self.service, "local": self.place, "direct": direct}
+
     @classmethod
     def parse(cls, text: str) -> "ServiceSpec":
         """`b=8001`, `b.namespace=8001`, `b=host:8001`, `b=http://host:8001`,

@@ -118,7 +118,7 @@ class Reporter(ABC):
     ) -> None:
         """The first registration. `inspector` is the link that opens it; `mode`, what is unlike an offer of
         all requests."""
-        offers = _offers(services)
+        offers = [spec.as_json() for spec in services]
         lines = [f"{name} is online at {server}"]
         lines += [f"  {service} -> {place}" for service, place in places(offers)]
         lines += [f"  {each}" for each in mode]
@@ -145,11 +145,12 @@ class Reporter(ABC):
         invited: Invitation,
     ) -> None:
         """Services were added or removed while `devroute up` runs. `serving`: all that are served now."""
+        offers = [spec.as_json() for spec in serving]
         for spec in services:
             text = f"{spec.service} -> {spec.place} is served, too; X-devroute: {invited.contract}"
             if what == "removed":
                 text = f"{spec.service} is not served any more"
-            fields = {"service": spec.service, "local": spec.place, "serving": _offers(serving)}
+            fields = {"service": spec.service, "local": spec.place, "serving": offers}
             more = {"contract": invited.contract, "curl": invited.command, "link": invited.link}
             self._report(what, text, **fields, **more)
 
@@ -296,13 +297,6 @@ def places(offers: Sequence[Mapping[str, str | None]]) -> list[tuple[str, str]]:
     """Each service of the event "online", and where its requests go."""
     return [
         (str(o["service"]), f"{o['direct']} (direct)" if o["direct"] else str(o["local"])) for o in offers
-    ]
-
-
-def _offers(services: Sequence[ServiceSpec]) -> list[dict[str, str | None]]:
-    return [
-        {"service": s.service, "local": s.place, "direct": str(s.direct) if s.direct else None}
-        for s in services
     ]
 
 
