@@ -59,7 +59,7 @@ async def follow(settings: ClientSettings, path: str) -> AsyncIterator[tuple[str
         session.get(url, headers=headers, **_options(settings)) as response,
     ):
         if response.status != 200:
-            raise _error(settings.server, response.status, await _read(response.content))
+            raise _error(settings.server, response.status, await read_beginning(response.content))
         name = ""
         async for line in response.content:
             field, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(": ")
@@ -113,7 +113,7 @@ async def _request(
         _session(TIMEOUT) as session,
         session.request(method, url, headers=headers, json=document, **_options(settings)) as response,
     ):
-        body = await _read(response.content)
+        body = await read_beginning(response.content)
         status = response.status
     return _document(settings.server, status, body)
 
@@ -204,13 +204,14 @@ def failure_in_words(error: Exception) -> str:
     return "it cannot be asked"
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
+async def read_beginning(content: aiohttp.StreamReader, size: int = MAX_RESPONSE) -> bytes:
+    """The first `size` bytes of a response."""
     body = bytearray()
     async for piece in content.iter_any():
         body += piece
-        if len(body) > MAX_RESPONSE:
+        if len(body) >= size:
             break
-    return bytes(body)
+    return bytes(body[:size])
 
 
 def _document(server: str, status: int, body: bytes) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 
 from devroute.agent import trace
-from devroute.agent.api_client import failure_in_words
+from devroute.agent.api_client import failure_in_words, read_beginning
 from devroute.agent.settings import ClientSettings
 from devroute.agent.trace_report import TraceResult
 from devroute.auth.tls import client_context
@@ -72,12 +72,8 @@ async def _response(settings: ClientSettings, request: MeshRequest, own: Mapping
                 ssl=tls,
             ) as response,
         ):
-            body = bytearray()
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) >= MAX_BODY:
-                    break
-            return MeshResponse(response.status, list(response.headers.items()), bytes(body[:MAX_BODY]))
+            body = await read_beginning(response.content, MAX_BODY)
+            return MeshResponse(response.status, list(response.headers.items()), body)
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         raise ConfigInvalid(
             f"{quote(request.url)} is no URL of http or https", hint="write it like http://a.qa.example/"
