@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     sender = config.stash.get(_KEY, None)
-    return [] if sender is None else [f"devroute: {sender.contract} to {', '.join(map(str, sender.hosts))}"]
+    return [] if sender is None else [f"devroute: {sender}"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

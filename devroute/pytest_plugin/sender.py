@@ -62,6 +62,10 @@ class Sender:
         self._lock = Lock()
         self._patches = ExitStack()
 
+    def __str__(self) -> str:
+        """What goes where."""
+        return f"{self.contract} to {', '.join(map(str, self.hosts))}"
+
     def patch(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
         """Replace a function of a client's until `close`."""
         original = getattr(owner, name)
@@ -128,7 +132,7 @@ class Sender:
 
     def report(self) -> list[str]:
         """Who responded, the most frequent outcome first."""
-        lines = [f"{self.contract} to {', '.join(map(str, self.hosts))}"]
+        lines = [str(self)]
         for (host, result, reason), count in self._counts.most_common(MAX_LINES):
             outcome = result or "no sidecar with devroute's filter saw the contract"
             why = f": {reason}" if reason and reason != result else ""
