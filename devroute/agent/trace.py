@@ -124,7 +124,7 @@ def _text(output: IO[bytes]) -> str:
 
 
 async def collected(settings: ClientSettings, trace: str) -> tuple[list[Hop], list[str] | None]:
-    """The same once the trace is complete, or nothing more is reported."""
+    """As `reported`, once the trace is complete or nothing more is reported."""
     hops, services = await reported(settings, trace)
     quiet = 0
     while quiet < QUIET_POLLS and not is_complete(hops):
