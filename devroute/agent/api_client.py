@@ -3,7 +3,6 @@ Never prints, never retries.
 """
 
 import asyncio
-import json
 import os
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from devroute.agent.json_text import json_object
 from devroute.agent.settings import ClientSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import TokenSource
@@ -219,15 +219,6 @@ def _document(server: str, status: int, body: bytes) -> dict[str, object]:
     if document is not None and status in (200, 201):
         return document
     raise _error(server, status, body)
-
-
-def json_object(body: bytes) -> dict[str, Any] | None:
-    """None if it is anything else."""
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _error(server: str, status: int, body: bytes) -> DevrouteError:

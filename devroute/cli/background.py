@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 
 import typer
 
+from devroute.agent.json_text import json_object
 from devroute.cli.exit_codes import FAILURE, exit_code_for, print_error
 from devroute.cli.second_terminal import Ended, signals_raise
 from devroute.errors import ConfigInvalid, DevrouteError
@@ -47,7 +48,7 @@ def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
     os.close(writing)
     try:
         with signals_raise(), os.fdopen(reading, "rb") as pipe:
-            report = _document(pipe.readline(MAX_REPORT))
+            report = json_object(pipe.readline(MAX_REPORT)) or {}
     except (KeyboardInterrupt, Ended) as end:  # no one would know of a process that is ready later
         os.kill(process, signal.SIGTERM)
         os.waitpid(process, 0)
@@ -109,11 +110,3 @@ def _report(pipe: BinaryIO, document: Mapping[str, Any]) -> None:
     if not pipe.closed:
         with suppress(OSError), pipe:  # the command may have been killed
             pipe.write(json.dumps(document).encode() + b"\n")
-
-
-def _document(line: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(line)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -38,7 +38,7 @@ def down(
     ended: list[Running] = []
     left: list[Running] = []
     for each in found:
-        from devroute.agent.control.client import stop
+        from devroute.agent.control.client import stop  # and ssl: for nothing where none runs
 
         gone = stop(each, timeout)
         (ended if gone else left).append(each)

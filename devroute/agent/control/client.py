@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from devroute.agent.control.running import Running, all_running
+from devroute.agent.json_text import json_object
 from devroute.errors import BY_CODE, DevrouteError, ServerUnreachable
 
 #: Seconds for a connection, and for a response: a change of services waits for the server, and what a
@@ -134,11 +135,8 @@ def _read(response: http.client.HTTPResponse) -> dict[str, Any]:
 
 
 def _document(data: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
+    document = json_object(data)
+    if document is None:
         raise ServerUnreachable("the response of devroute up is no JSON object")
     return document
 

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from devroute.agent.api_client import failure_in_words, json_object, through_proxy
+from devroute.agent.api_client import failure_in_words, through_proxy
+from devroute.agent.json_text import json_object
 from devroute.agent.login.device_flow import LoginSettings, Provider, read
 from devroute.agent.settings import ClientSettings
 from devroute.auth.tls import client_context
