@@ -33,7 +33,6 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.choice import reporter_for
 from devroute.agent.ui.fan_out import FanOut
-from devroute.agent.ui.reporter import Reporter
 from devroute.inspector import history
 from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.inspection import About
@@ -98,7 +97,7 @@ class Agent:
     def __init__(
         self,
         settings: AgentSettings,
-        reporter: Reporter,
+        reporter: FanOut,
         state_folder: Path | None = None,
         readiness: Readiness | None = None,
     ) -> None:
@@ -106,7 +105,7 @@ class Agent:
         self._settings = settings
         #: Of the app's environment, besides this process' own.
         self.variables: Mapping[str, str] = {}
-        reporter = self._reporter = reporter if isinstance(reporter, FanOut) else FanOut(reporter)
+        self._reporter = reporter
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         captures = captures_for(settings, self._redaction, self._loop)

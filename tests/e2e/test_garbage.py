@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from devroute.agent.app import Agent
 from devroute.agent.settings import AgentSettings
+from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.auth.tokens import new_token
@@ -194,7 +195,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         "rules": RULES,
     })  # fmt: skip
     with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230
-        agent = Agent(settings, LineReporter("text", TerminalWriter(nowhere)))
+        agent = Agent(settings, FanOut(LineReporter("text", TerminalWriter(nowhere))))
         running = asyncio.ensure_future(agent.run())
         await eventually(lambda: running.done() or proxy.registry.listing())
         assert agent._recorder is not None

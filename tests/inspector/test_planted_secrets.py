@@ -13,6 +13,7 @@ import pytest
 
 from devroute.agent.app import Agent
 from devroute.agent.settings import AgentSettings
+from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import NotReplayable
@@ -273,7 +274,7 @@ def test_nor_is_it_after_an_import(coding: str) -> None:
 @pytest.mark.parametrize("form", ["text", "json"])
 async def test_nor_is_it_in_the_lines_of_devroute_up(form: Literal["text", "json"]) -> None:
     terminal = io.StringIO()
-    reporter = LineReporter(form, TerminalWriter(terminal))
+    reporter = FanOut(LineReporter(form, TerminalWriter(terminal)))
     settings = AgentSettings(services=("foo=8001",), server="http://127.0.0.1:1", token="t", inspector=False)
     agent = Agent(settings, reporter)
     for number, planted in enumerate(PLANTED):

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from devroute.agent.app import Agent
 from devroute.agent.settings import AgentSettings
+from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
@@ -223,7 +224,7 @@ async def test_without_an_inspector_nothing_is_recorded() -> None:
         )
         with open("/dev/null", "w") as nowhere:  # noqa: ASYNC230
             printer = TerminalWriter(nowhere)
-            agent = Agent(settings, LineReporter("text", printer))
+            agent = Agent(settings, FanOut(LineReporter("text", printer)))
             assert agent.inspection is None
             printer.close()
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from devroute.agent.app import Agent
 from devroute.agent.settings import AgentSettings
+from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
@@ -55,7 +56,8 @@ async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
     with open("/dev/null", "w") as nowhere:  # noqa: ASYNC230
         printer = TerminalWriter(nowhere)
         async with site() as where:
-            agent = Agent(settings.model_copy(update={"server": where.url}), LineReporter("text", printer))
+            reporter = FanOut(LineReporter("text", printer))
+            agent = Agent(settings.model_copy(update={"server": where.url}), reporter)
             task = asyncio.get_running_loop().create_task(agent.run())
             try:
                 await eventually(lambda: task.done() or where.registry.listing())
