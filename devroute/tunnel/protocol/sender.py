@@ -54,6 +54,10 @@ class Sender:
         """The number of open streams that this side has opened."""
         return len(self.streams) - self.accepted
 
+    def _is_own(self, number: int) -> bool:
+        """Whether the stream of this id is one that this side has opened, or may open."""
+        return self.first_id <= number <= self.max_id
+
     def data_to_send(self) -> list[bytes]:
         """Everything since the last call, to be joined and sent; empty if there is nothing."""
         if self._pong is not None:
@@ -207,7 +211,7 @@ class Sender:
     def _remove(self, number: int) -> None:
         """Both halves of a stream have ended."""
         del self.streams[number]
-        if not self.first_id <= number <= self.max_id:
+        if not self._is_own(number):
             self.accepted -= 1
 
     def grant(self, stream: Stream, size: int) -> None:

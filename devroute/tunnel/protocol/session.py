@@ -236,8 +236,7 @@ class Session(Sender):
     def _ended_before(self, number: int) -> None:
         """A frame for a stream that has ended may have crossed our RESET, so it counts as a control frame
         only."""
-        ours = self.first_id <= number <= self.max_id
-        if number > (self.last_id if ours else self._last_accepted):
+        if number > (self.last_id if self._is_own(number) else self._last_accepted):
             raise ProtocolError(f"a frame for stream {number}, which was never opened")
         self.control_frames += 1
 
@@ -276,7 +275,7 @@ class Session(Sender):
         self._events.append(Welcome(payload))
 
     def _on_open(self, flags: int, number: int, payload: bytes) -> None:
-        if self.first_id <= number <= self.max_id:
+        if self._is_own(number):
             raise ProtocolError(f"stream {number} was opened with an id of the other side")
         if number <= self._last_accepted:
             raise ProtocolError(f"stream {number} was opened before")
@@ -312,7 +311,7 @@ class Session(Sender):
         if stream is None:
             self._ended_before(number)
             return
-        if not self.first_id <= number <= self.max_id:  # this side has worked for it
+        if not self._is_own(number):  # this side has worked for it
             self.resets += 1
         self._drop(stream)
         self._events.append(Reset(stream, reason))
