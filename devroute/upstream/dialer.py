@@ -124,6 +124,12 @@ class Dialer:
                 if isinstance(error, ConnectionRefusedError)
                 else f"failed: {error.strerror}"
             )
+        except DevrouteError:
+            raise
+        except Exception as error:  # the last resort: after a bug, requests would wait for a connection
+            report = {"message": f"a bug: no connection to {self.label}", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(report)
+            raise self._unreachable(f"{self.label} failed: {type(error).__name__}") from error
         raise self._unreachable(f"{self.label} {why}", hint=hint)
 
     async def _dial_again(self, protocol: Callable[[], P], alpn: str, patience: float) -> P:

@@ -36,6 +36,23 @@ async def fetch(pool: Http1Pool | NegotiatingUpstream | Http2Pool, head: Request
     return client
 
 
+async def test_after_a_bug_while_it_connects_no_request_waits() -> None:
+    def permit(ip: str, port: int) -> None:
+        raise ZeroDivisionError
+
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, report: reported.append(report["exception"])
+    )
+    dialer = Dialer("127.0.0.1", 1, permit=permit)
+    for pool in (Http1Pool(dialer), Http2Pool(dialer), NegotiatingUpstream(dialer)):
+        client = await fetch(pool, get())
+        assert isinstance(client.error, TargetUnreachable)
+        assert client.error.message == "127.0.0.1:1 failed: ZeroDivisionError"
+        await pool.close()
+    assert [type(each) for each in reported] == [ZeroDivisionError] * 3
+
+
 # --- apps that close idle connections -----------------------------------------------------------------------
 
 
