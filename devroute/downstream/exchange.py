@@ -182,9 +182,8 @@ class Exchange:
         if route.no_store:
             head = without_cache_fields(head)
         lines = route.response_headers
-        if lines and (
-            head.status >= 400 or head.raw.find(_GRPC_STATUS) >= 0
-        ):  # without any, no sidecar has sent it
+        # Without any, no sidecar has sent the request.
+        if lines and (head.status >= 400 or head.raw.find(_GRPC_STATUS) >= 0):
             lines += _NO_RETRY
         self.send_head(head, lines)
 
