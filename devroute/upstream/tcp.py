@@ -9,7 +9,7 @@ from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.tasks import TaskOwner
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.interface import ResponseSink, UpstreamStream
+from devroute.upstream.interface import NO_SINK, ResponseSink, UpstreamStream
 from devroute.upstream.quota import RefusedStream
 
 #: A server that refuses the bytes of a connection closes it at the first ones: at the latest after so many
@@ -119,6 +119,7 @@ class TcpStream:
 
     def cancel(self) -> None:
         self._done = True
+        self._sink = NO_SINK
         if self.connecting is not None:
             self.connecting.cancel()
         if self._connection is not None:
@@ -158,6 +159,7 @@ class TcpStream:
             self.fail(error or UpstreamReset(f"{self._name} closed the connection"))
         self._done = True
         self._connection = None
+        self._sink = NO_SINK
 
     def refused(self) -> DevrouteError | None:
         """The error for a server that closes the connection at the client's first bytes; None where that is
@@ -171,8 +173,9 @@ class TcpStream:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
+        sink, self._sink = self._sink, NO_SINK
         if not self._peer_ended:
-            self._sink.on_error(error)
+            sink.on_error(error)
 
     def pause_source(self) -> None:
         if not self._done:

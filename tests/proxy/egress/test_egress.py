@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY, TINY_BURST
 from devroute.tunnel.protocol.frames import WINDOW
 from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_WAITING, WindowBudget
 from devroute.upstream.resolver import Resolver
-from devroute.upstream.tcp import TcpConnection
+from devroute.upstream.tcp import TcpConnection, TcpStream
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, Site, answer, get, head, post, site
 from tests.support.mesh_way import welcomed
@@ -469,6 +470,25 @@ async def test_a_side_that_does_not_read_pauses_the_other() -> None:
         stream.send_end([])
         assert await asyncio.wait_for(received, 10) == sent
         await asyncio.wait_for(client.done.wait(), 10)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda stream: stream.fail(UpstreamReset("it broke")),
+        lambda stream: stream.cancel(),
+        lambda stream: stream.lost(complete=True, refused=False),
+    ],
+)
+def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(
+    end: Callable[[TcpStream], None],
+) -> None:
+    client = Client()
+    client.stream = TcpStream("tcp://db:1", client)  # type: ignore[attr-defined]
+    gone = weakref.ref(client)
+    end(client.stream)  # type: ignore[attr-defined]
+    del client
+    assert gone() is None
 
 
 @pytest.mark.usefixtures("loopback_permitted")
