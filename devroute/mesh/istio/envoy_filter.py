@@ -14,7 +14,6 @@ from devroute.mesh.istio.patches import (
     apply_to_clusters,
     apply_to_listener,
     known,
-    only,
     supported,
     turn,
 )
@@ -76,13 +75,14 @@ def _apply_patch(patch: Document, configuration: Document, place: str) -> None:
             f"{place}: {apply_to} {operation} is not supported", hint=f"supported are {known()}"
         )
     match = dict(patch.get("match", {}))
+    if match.get("proxy", {}).keys() == {"proxyVersion"}:  # which `applies` has judged
+        del match["proxy"]
     context = CONTEXTS.get(match.pop("context", ""))
     if context is None:
         raise ConfigInvalid(f"{place}: match.context has to be one of {', '.join(CONTEXTS)}")
     kind = configuration["node"]["id"].partition("~")[0]
     resources, value = configuration["static_resources"], patch["patch"].get("value", {})
     try:
-        only(match.pop("proxy", {}), {"proxyVersion"})
         if apply_to == "EXTENSION_CONFIG" and context[0] == kind:
             extension_configs.add(configuration, value)
         if apply_to == "CLUSTER" and context[0] == kind:

@@ -154,7 +154,7 @@ def test_of_two_filters_the_workloads_own_comes_first() -> None:
         (
             {
                 "applyTo": "HTTP_ROUTE",
-                "match": {"context": "SIDECAR_INBOUND", "proxy": {"proxyVersion": "1"}},
+                "match": {"context": "SIDECAR_INBOUND", "proxy": {"metadata": {"a": "b"}}},
                 "patch": {"operation": "INSERT_FIRST", "value": {}},
             },
             "a match by proxy is not supported",
