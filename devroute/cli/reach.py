@@ -10,8 +10,7 @@ from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation
 from devroute.cli.output import Output
-from devroute.cli.reach_options import ReachDirect
-from devroute.cli.up import run_agent
+from devroute.cli.up import Inspector, Name, ReachDirect, run_agent
 
 
 @exits_with_code
@@ -28,12 +27,8 @@ def reach(
     reach_direct: ReachDirect = None,
     server: Server = None,
     token: Token = None,
-    name: Annotated[
-        str | None, option("Name of the laptop; default: the token's subject [DEVROUTE_NAME]", "NAME")
-    ] = None,
-    inspector: Annotated[
-        str | None, option("Port of the inspector; default: the first free one from 4040", "PORT|off")
-    ] = None,
+    name: Name = None,
+    inspector: Inspector = None,
     output: Output = None,
 ) -> int:
     """Call services of the mesh from this laptop, by one local port that is a SOCKS and an HTTP proxy.

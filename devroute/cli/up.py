@@ -16,9 +16,20 @@ from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import argument, option
 from devroute.cli.invocation import Invocation, is_given
 from devroute.cli.output import Output, print_json
-from devroute.cli.reach_options import ReachContract, ReachDirect
 from devroute.cli.status import describe_reach
 from devroute.errors import ConfigInvalid
+
+#: Flags of `devroute reach`, too.
+Name = Annotated[
+    str | None, option("Name of the laptop; default: the token's subject [DEVROUTE_NAME]", "NAME")
+]
+ReachDirect = Annotated[
+    bool | None,
+    option("Let names outside of the mesh pass it by, at the port for proxies", None, "--reach-direct"),
+]
+Inspector = Annotated[
+    str | None, option("Port of the inspector; default: the first free one from 4040", "PORT|off")
+]
 
 
 @exits_with_code
@@ -30,9 +41,7 @@ def up(
     ] = None,
     server: Server = None,
     token: Token = None,
-    name: Annotated[
-        str | None, option("Name of the laptop; default: the token's subject [DEVROUTE_NAME]", "NAME")
-    ] = None,
+    name: Name = None,
     direct: Annotated[
         str | None, option("Address to which requests are sent directly, without the tunnel", "HOST[:PORT]")
     ] = None,
@@ -50,7 +59,10 @@ def up(
         bool | None, option("Have the app call the mesh by HTTP_PROXY and others", None, "--reach-env")
     ] = None,
     reach_direct: ReachDirect = None,
-    reach_contract: ReachContract = None,
+    reach_contract: Annotated[
+        bool | None,
+        option("Add my contract to requests that belong to none", None, "--reach-contract"),
+    ] = None,
     takeover: Annotated[
         bool | None,
         option("Take the services over from another devroute up of yours", None, "--takeover"),
@@ -73,9 +85,7 @@ def up(
     ignore: Annotated[
         list[str] | None, option("Differences to ignore with --shadow; repeatable", "$.PATH|HEADER")
     ] = None,
-    inspector: Annotated[
-        str | None, option("Port of the inspector; default: the first free one from 4040", "PORT|off")
-    ] = None,
+    inspector: Inspector = None,
     descriptor_set: Annotated[
         list[str] | None, option("Descriptor set of the gRPC messages that the inspector shows", "FILE")
     ] = None,
