@@ -76,9 +76,8 @@ def configure(
 
 
 def import_structlog() -> None:
-    """The first import of structlog in a process, without rich: structlog would import that, if it is there,
-    for tracebacks, which `configure` has made of another form, and which takes a tenth of the start of a
-    proxy."""
+    """The first import of structlog in a process, without rich. Where that is installed, structlog imports it
+    for tracebacks, which `configure` has formatted otherwise, and a proxy would start a tenth later."""
     absent: dict[str, Any] = {} if "rich" in sys.modules else {"rich": None}
     sys.modules.update(absent)
     try:

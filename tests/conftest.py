@@ -19,8 +19,8 @@ fork_server.install()
 # A shell has its background jobs ignore Ctrl-C, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Nothing is garbage until all tests are collected, and later the collector leaves them alone: to look at
-# thousands of tests stops the loop of one for a second, after which requests to its laptop have ended.
+# Nothing is garbage until all tests are collected, and then the collector leaves them alone: a pass over
+# thousands of them would stop a test's loop for a second, and end the requests to its laptop.
 gc.disable()
 
 

@@ -14,8 +14,8 @@ from devroute.agent.control.running import Running, all_running
 from devroute.agent.json_text import json_object
 from devroute.errors import BY_CODE, DevrouteError, ServerUnreachable
 
-#: Seconds for a connection, and for a response: a change of services waits for the server, and what a
-#: process says of itself for nothing.
+#: Seconds for a connection, for a response (a change of services waits for the server), and for a status,
+#: which waits for nothing.
 CONNECT_SECONDS: Final = 2.0
 RESPONSE_SECONDS: Final = 30.0
 STATUS_SECONDS: Final = 3.0
@@ -71,8 +71,8 @@ def data(running: Running, path: str) -> bytes:
 
 @contextmanager
 def follow(running: Running, services: Sequence[str]) -> Iterator[Iterator[dict[str, Any]]]:
-    """Have services added, written as c=8002, until the block ends: then they are removed. Its value are
-    their events, until `running` ends."""
+    """Have services added, written as c=8002, and removed when the block ends. Its value iterates over their
+    events, until `running` ends."""
     document = {"services": list(services), "follow": True}
     with _response(running, "POST", "/v1/services", document) as response:
         yield _events(response)
