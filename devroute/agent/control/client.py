@@ -39,14 +39,12 @@ def request(
     running: Running, method: str, path: str, document: Mapping[str, object] | None = None
 ) -> dict[str, Any]:
     """The JSON object in the response; `document` is the request's body."""
-    with _response(running, method, path, document) as response:
-        return _read(response)
+    return _document(_body(running, method, path, document))
 
 
 def status(running: Running) -> dict[str, Any]:
     """What it says of itself. Raises ServerUnreachable within STATUS_SECONDS, also where it is stopped."""
-    with _response(running, "GET", "/v1", None, seconds=STATUS_SECONDS) as response:
-        return _read(response)
+    return _document(_body(running, "GET", "/v1", seconds=STATUS_SECONDS))
 
 
 def statuses(state_folder: Path | None) -> list[dict[str, Any]]:
@@ -65,8 +63,7 @@ def statuses(state_folder: Path | None) -> list[dict[str, Any]]:
 
 def data(running: Running, path: str) -> bytes:
     """The first MAX_RESPONSE bytes at a path."""
-    with _response(running, "GET", path, None) as response:
-        return response.read(MAX_RESPONSE)
+    return _body(running, "GET", path)
 
 
 @contextmanager
@@ -81,10 +78,7 @@ def follow(running: Running, services: Sequence[str]) -> Iterator[Iterator[dict[
 def stop(running: Running, seconds: float) -> bool:
     """Have it end; whether it did, within so many seconds."""
     try:
-        with _response(running, "POST", "/v1/stop", None, seconds, seconds) as response:
-            response.read(MAX_RESPONSE)
-    except TimeoutError:
-        return False
+        _body(running, "POST", "/v1/stop", quiet=seconds, seconds=seconds)
     except ServerUnreachable as error:  # it has ended meanwhile, or is stopped
         return not isinstance(error.__cause__, TimeoutError)
     return True
@@ -95,6 +89,19 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
         while line := response.readline(MAX_RESPONSE):
             if line.strip():
                 yield _document(line)
+
+
+def _body(
+    running: Running,
+    method: str,
+    path: str,
+    document: Mapping[str, object] | None = None,
+    quiet: float = QUIET_SECONDS,
+    seconds: float = RESPONSE_SECONDS,
+) -> bytes:
+    """The first MAX_RESPONSE bytes of the response."""
+    with _response(running, method, path, document, quiet, seconds) as response, _failures(running):
+        return response.read(MAX_RESPONSE)
 
 
 @contextmanager
@@ -113,16 +120,12 @@ def _response(
     if body is not None:
         headers["content-type"] = "application/json"
     try:
-        try:
+        with _failures(running):
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as problem:
-            raise ServerUnreachable(
-                f"the devroute up of process {running.pid} does not respond: {problem or 'no reason'}",
-                hint="devroute status shows which ones run",
-            ) from problem
-        if response.status >= 400:
-            raise _error(_read(response), response.status)
+            refused = response.read(MAX_RESPONSE) if response.status >= 400 else None
+        if refused is not None:
+            raise _error(_document(refused), response.status)
         if connection.sock is not None:
             connection.sock.settimeout(quiet)
         yield response
@@ -130,8 +133,16 @@ def _response(
         connection.close()
 
 
-def _read(response: http.client.HTTPResponse) -> dict[str, Any]:
-    return _document(response.read(MAX_RESPONSE))
+@contextmanager
+def _failures(running: Running) -> Iterator[None]:
+    """Turns what a connection may fail with into ServerUnreachable."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as problem:
+        raise ServerUnreachable(
+            f"the devroute up of process {running.pid} does not respond: {problem or 'no reason'}",
+            hint="devroute status shows which ones run",
+        ) from problem
 
 
 def _document(data: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,23 @@ def test_no_command_speaks_to_a_socket_of_another_user(tmp_path: Path) -> None:
         assert all_running(tmp_path) == []
         with pytest.raises(ServerUnreachable, match="another user's process listens there"):
             client.request(it, "GET", "/v1")
+
+
+def test_one_that_is_killed_in_the_middle_of_a_response_is_unreachable_and_has_ended() -> None:
+    def die() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11\r\n{")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as other:
+        port = listening.getsockname()[1]
+        it = Running(7, "http://qa.example", None, "alice", "of its settings", 1.0, port=port)
+        other.submit(die)
+        with pytest.raises(ServerUnreachable, match="process 7 does not respond"):
+            client.request(it, "GET", "/v1")
+        other.submit(die)
+        assert client.stop(it, 5.0)
 
 
 def test_one_that_is_stopped_is_listed_as_such_and_has_not_ended(
