@@ -16,8 +16,8 @@ CONTROL_PER_STREAM: Final = 4
 #: A CREDIT below it counts as a control frame; an honest receiver grants an eighth of a window at once.
 SMALL_CREDIT: Final = 16 * 1024
 
-#: Streams that a proxy may reset ("rapid reset", CVE-2023-44487): each made the laptop's app work. A sidecar
-#: that dies resets all of them at once, so twice as many are allowed.
+#: Streams of its own that a side may reset ("rapid reset", CVE-2023-44487): each made the other side work. A
+#: sidecar that dies resets all of them at once, so twice as many are allowed.
 RESET_BURST: Final = 2 * MAX_STREAMS
 RESETS_PER_SECOND: Final = 1000
 
