@@ -14,9 +14,9 @@ from difflib import get_close_matches
 from typing import Final
 
 from devroute.agent.trace_advice import PAGE, advice_for
-from devroute.contract.grammar import WIDEST_LIMITS, Entry, is_signed, parse
+from devroute.contract.grammar import Entry
 from devroute.contract.target import Laptop
-from devroute.contract.verifier import read_unverified
+from devroute.contract.verifier import read_any
 from devroute.errors import DevrouteError
 from devroute.quoting import NAMES_OTHERS, quote
 from devroute.routing.trace import Hop
@@ -64,7 +64,7 @@ def entries_in(hops: Iterable[Hop]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for raw in dict.fromkeys(hop.stands_for or hop.contract for hop in hops if hop.contract):
         try:
-            contract = read_unverified(raw) if is_signed(raw) else parse(raw, WIDEST_LIMITS)
+            contract = read_any(raw)
         except DevrouteError:
             continue
         found.update(contract.entries)

@@ -12,11 +12,11 @@ from typing import Final, Literal
 
 from devroute.bounded_cache import BoundedCache
 from devroute.contract.explain import explain
-from devroute.contract.grammar import WIDEST_LIMITS, Contract, Saved, is_signed, parse
+from devroute.contract.grammar import Contract, Saved
 from devroute.contract.name import SIGN, is_named, parse_name
 from devroute.contract.trace_id import split_trace
 from devroute.contract.validity import duration
-from devroute.contract.verifier import read_unverified
+from devroute.contract.verifier import read_any
 from devroute.errors import ContractNotOwned, ContractsUnavailable, ContractUnknown, TooManyContracts
 from devroute.token_bucket import TokenBucket
 
@@ -58,8 +58,7 @@ class NamedContract:
     @classmethod
     def of(cls, name: str, text: str, owner: str, saved: float, expires: float) -> "NamedContract":
         """Raises ContractInvalid or ContractUntrusted."""
-        contract = read_unverified(text) if is_signed(text) else parse(text, WIDEST_LIMITS)
-        return cls(name, text, owner, saved, expires, contract)
+        return cls(name, text, owner, saved, expires, read_any(text))
 
     @property
     def services(self) -> dict[str, str]:
