@@ -1,10 +1,8 @@
-"""The inspector's HTTP server on loopback. Owns the port and the page, and enforces inspector/access.py;
-inspector/api/ owns the API. The agent owns the captures.
+"""The inspector's HTTP server on loopback. Owns the page, and enforces inspector/access.py; inspector/api/
+owns the API, inspector/port.py the port. The agent owns the captures.
 """
 
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
@@ -14,8 +12,6 @@ from devroute.inspector.access import AccessControl
 from devroute.inspector.api import MAX_UPLOAD, add_api
 from devroute.inspector.api.refusals import as_json, guard
 from devroute.inspector.inspection import Inspection
-from devroute.inspector.port import InspectorPort
-from devroute.inspector.state import InspectorState
 from devroute.pages.files import HEADERS, PageFiles
 
 METRICS_PATH: Final = "/metrics"
@@ -99,22 +95,6 @@ async def run(inspection: Inspection, access: AccessControl, listening: socket.s
     await runner.setup()
     await web.SockSite(runner, listening).start()
     return runner
-
-
-@asynccontextmanager
-async def serve(
-    inspection: Inspection,
-    renewed: Callable[[str], None],
-    port: int | None = None,
-    state: InspectorState | None = None,
-) -> AsyncIterator[AccessControl]:
-    """The inspector on a port of its own. Arguments and errors as of InspectorPort."""
-    opened = InspectorPort(inspection, renewed, port, state)
-    try:
-        await opened.start()
-        yield opened.access
-    finally:
-        await opened.close()
 
 
 async def _protect(request: web.Request, response: web.StreamResponse) -> None:

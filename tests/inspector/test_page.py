@@ -20,7 +20,6 @@ import pytest_asyncio
 from aiohttp import web
 
 from devroute.auth.tokens import new_token
-from devroute.inspector import server
 from devroute.inspector.access import AccessControl
 from devroute.inspector.capture import Capture, CapturedHead, Message
 from devroute.inspector.inspection import About, Inspection
@@ -30,6 +29,7 @@ from devroute.mesh import testbed
 from tests.inspector.browser import Browser, chromium, firefox, needed
 from tests.inspector.protobuf.laptop import laptop
 from tests.proxy.dashboard import browser_cases
+from tests.support.inspector import serve_inspector
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
 
@@ -165,7 +165,7 @@ def serving(
 ) -> AbstractAsyncContextManager[AccessControl]:
     """An inspector with this store."""
     inspection = Inspection(store, None, About({"shop": ""}))  # type: ignore[arg-type]  # never replays
-    return server.serve(inspection, print, port, state)
+    return serve_inspector(inspection, print, port, state)
 
 
 @asynccontextmanager
@@ -780,7 +780,7 @@ async def test_grpc_messages_have_their_schema_and_are_edited_as_json(scene: Sce
         await it.call("Follow", {"id": 3, "customer": "Ada Lovelace"})
         await it.call("Refuse", order)
         await it.call("Place", order)
-        async with server.serve(it.inspection, print, port=0) as access:
+        async with serve_inspector(it.inspection, print, port=0) as access:
             await browser.open(access.url)
             await browser.click(ROW, "Refuse")
             await browser.shows(".status-details", '"closed"')

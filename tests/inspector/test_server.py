@@ -22,6 +22,7 @@ from devroute.inspector.protobuf.catalogue import Found
 from devroute.inspector.protobuf.decoder import DecodedCall, DecodedMessage, Decoder
 from devroute.inspector.store import CaptureStore
 from tests.support.eventually import eventually
+from tests.support.inspector import serve_inspector
 
 pytestmark = pytest.mark.asyncio
 
@@ -86,7 +87,7 @@ async def inspector(store: CaptureStore | None = None) -> AsyncIterator[Opened]:
 
     jar = aiohttp.CookieJar(unsafe=True)
     async with (
-        server.serve(Inspection(store, replay, ABOUT), urls.append, port=0) as access,
+        serve_inspector(Inspection(store, replay, ABOUT), urls.append, port=0) as access,
         aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=5)) as session,
     ):
         async with session.get(access.url) as response:
@@ -229,7 +230,7 @@ async def test_metrics_are_for_this_machine_without_a_cookie_where_they_are_serv
 
     inspection = Inspection(CaptureStore(), None, ABOUT, metrics=metrics if served else None)  # type: ignore[arg-type]  # never replays
     async with (
-        server.serve(inspection, lambda url: None, port=0) as access,
+        serve_inspector(inspection, lambda url: None, port=0) as access,
         aiohttp.ClientSession(headers={"accept": "x/y", **headers}) as session,
     ):
         async with session.get(f"http://127.0.0.1:{access.port}/metrics") as response:
@@ -637,10 +638,10 @@ async def test_the_next_free_port_is_used_unless_one_is_configured(monkeypatch: 
         port = taken.getsockname()[1]
         monkeypatch.setattr(inspector_port, "PORT", port)
         monkeypatch.setattr(inspector_port, "PORTS", 50)
-        async with server.serve(Inspection(CaptureStore(), None, ABOUT), print) as access:  # type: ignore[arg-type]
+        async with serve_inspector(Inspection(CaptureStore(), None, ABOUT), print) as access:  # type: ignore[arg-type]
             assert port < access.port < port + 50
         with pytest.raises(ConfigInvalid, match=f"port {port} is in use"):
-            async with server.serve(Inspection(CaptureStore(), None, ABOUT), print, port):  # type: ignore[arg-type]
+            async with serve_inspector(Inspection(CaptureStore(), None, ABOUT), print, port):  # type: ignore[arg-type]
                 pass
 
 
