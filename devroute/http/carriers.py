@@ -1,5 +1,5 @@
 """The carriers of a contract beside its header: other headers, which apps pass on that know nothing of
-devroute. Pure. The twin of lua/parts/carriers.lua, with the same vectors.
+devroute. Pure. Reads them as lua/parts/carriers.lua does, with the same vectors; sidecars alone write them.
 
 A carrier has two slots: the contract, and the services that have detoured the request so far (`via`). In a
 list (baggage, tracestate) they are members; elsewhere they are headers of their own, NAME and NAME-via.
@@ -8,7 +8,7 @@ list (baggage, tracestate) they are members; elsewhere they are headers of their
 import re
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from devroute.contract.trace_id import split_trace
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA, TRACESTATE
@@ -23,8 +23,6 @@ Slot = Literal["contract", "via"]
 
 _KEYS: Final[dict[Slot, bytes]] = {"contract": BAGGAGE_CONTRACT.encode(), "via": BAGGAGE_VIA.encode()}
 _BAGGAGE: Final = ("baggage", "correlation-context")
-#: Of printable ASCII, what a value of tracestate may have (Trace Context §3.3.1.3.2); `%` begins an escape.
-_IN_STATE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "%,=")
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[ \t]+')
 
 
@@ -49,21 +47,9 @@ def read_slot(carrier: str, text: bytes, slot: Slot = "contract") -> bytes | Non
     return value or None
 
 
-def with_slot(carrier: str, text: bytes, value: bytes, slot: Slot = "contract") -> bytes:
-    """The header of a carrier with a slot set, or without it, where the value does not fit. Empty: none."""
-    if len(text) <= baggage.MAX_READ_BYTES and read_slot(carrier, text, slot) == value:
-        return text
-    if carrier in _BAGGAGE:
-        return baggage.with_member(text, _KEYS[slot], value)
-    if carrier == TRACESTATE:
-        return trace_state.with_state(text, _KEYS[slot], value)
-    return value
-
-
-def encode_contract(carrier: str, contract: str) -> bytes:
-    """A contract as the carrier holds it: compact JSON, percent-encoded as far as the carrier needs it."""
-    compact = _STRING.sub(lambda found: found[0] if found[0][0] == '"' else "", contract)
-    return quote(compact, safe=_IN_STATE if carrier == TRACESTATE else "").encode("ascii")
+def compact_json(contract: str) -> str:
+    """A contract as carriers hold it, before it is encoded: without the white space between its tokens."""
+    return _STRING.sub(lambda found: found[0] if found[0][0] == '"' else "", contract)
 
 
 def carried_contract(value_of: Callable[[str], bytes | None], named: Sequence[str] = ()) -> str | None:

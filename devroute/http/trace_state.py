@@ -1,5 +1,5 @@
-"""W3C tracestate: one member read, or set in front of all others. Pure. The twin of
-lua/parts/trace_state.lua, with the same vectors.
+"""W3C tracestate: one member read. Pure. Reads it as lua/parts/trace_state.lua does, with the same vectors;
+sidecars alone write it.
 
 Members are separated by commas; a member is a key, "=" and a value. Unlike in baggage there are no properties
 and no white space around "=", and of members with the same key the first counts, since each writer puts its
@@ -29,22 +29,6 @@ def state_value(state: bytes, key: bytes) -> bytes | None:
         return whole
     first, second = _member(state, key + b"-1"), _member(state, key + b"-2")
     return None if first is None or second is None else first + second
-
-
-def with_state(state: bytes, key: bytes, value: bytes) -> bytes:
-    """tracestate with one value set. Others stay byte for byte. Where it does not fit, the earlier ones go
-    nevertheless, since they would be believed."""
-    if len(state) > MAX_READ_BYTES:
-        return state
-    ours = tuple(each + b"=" for each in (key, key + b"-1", key + b"-2"))
-    kept = [each for each in state.split(b",") if not each.strip(_SPACE).startswith(ours)] if state else []
-    rest = b",".join(kept)
-    if len(value) > MAX_VALUE:
-        first = [b"%b-1=%b" % (key, value[:MAX_VALUE]), b"%b-2=%b" % (key, value[MAX_VALUE:])]
-    else:
-        first = [b"%b=%b" % (key, value)]
-    joined = b",".join([*first, rest] if rest else first)
-    return joined if joined.count(b",") < MAX_MEMBERS and len(joined) <= MAX_BYTES else rest
 
 
 def _member(state: bytes, key: bytes) -> bytes | None:

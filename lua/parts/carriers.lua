@@ -1,5 +1,5 @@
 -- The carriers of a contract beside its header: other headers, which apps pass on that know nothing of devroute. Any is
--- read, in a fixed order, and those of the settings are written. The twin of devroute/http/carriers.py.
+-- read, in a fixed order, and those of the settings are written. devroute/http/carriers.py reads the same.
 --
 -- A carrier has two slots, `contract` and `via` (loop.lua): members of one header that holds a list, or headers of their
 -- own, which hold the value alone.

@@ -1,5 +1,5 @@
 -- W3C tracestate, which every tracer that reads traceparent passes on, and which holds entries of several vendors. Ours is
--- a member of it. The twin of devroute/http/trace_state.py, with the same vectors. Linear in the length of the header.
+-- a member of it. devroute/http/trace_state.py reads the same, with the same vectors. Linear in the length of the header.
 --
 -- Unlike in baggage there are no properties, no white space around "=", and of members with the same key the first counts,
 -- since each writer puts its own in front (Trace Context §3.3.1.4, §3.5). A value that is too long for one member, as most

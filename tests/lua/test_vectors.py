@@ -16,7 +16,7 @@ from devroute.errors import ContractInvalid
 from devroute.headers import BAGGAGE_CONTRACT, BAGGAGE_VIA
 from devroute.http.baggage import MAX_READ_BYTES, member_value, with_member
 from devroute.http.carriers import KNOWN, carried_contract, header_of, read_slot
-from devroute.http.trace_state import state_value, with_state
+from devroute.http.trace_state import state_value
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source, front_source
 from devroute.routing.decision import Decision
@@ -24,6 +24,7 @@ from devroute.routing.resolve_codec import encode
 from tests.contract.test_path import PATHS
 from tests.lua.test_edge_linear import python_of
 from tests.lua.worker import CONTROL, SETTINGS, Handle, Worker, exports, runtime
+from tests.support.carriers import with_state
 from tests.support.examples import examples
 from tests.support.paths import VECTORS
 

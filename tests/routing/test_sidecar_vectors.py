@@ -11,7 +11,8 @@ from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from devroute.contract.grammar import parse
 from devroute.contract.trace_id import split_trace, with_trace, without_trace
 from devroute.http.baggage import member_value, with_member
-from devroute.http.carriers import KNOWN, carried_contract, encode_contract, header_of, read_slot, with_slot
+from devroute.http.carriers import KNOWN, carried_contract, header_of, read_slot
+from tests.support.carriers import encode_contract, with_contract
 from tests.support.paths import VECTORS
 from tests.support.resolve_reader import decode
 
@@ -97,6 +98,6 @@ def test_python_writes_a_contract_to_carriers_as_the_lua_does(case: dict[str, An
     after = dict(case["before"])
     for carrier in case["carriers"]:
         text = after.pop(carrier, "").encode()
-        written = with_slot(carrier, text, encode_contract(carrier, case["contract"]))
+        written = with_contract(carrier, text, encode_contract(carrier, case["contract"]))
         after |= {carrier: written.decode()} if written else {}
     assert after == case["after"]

@@ -5,7 +5,6 @@ contract of the request that it belongs to. Pure.
 import re
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from devroute import headers
 from devroute.agent.reach.chain import Carried, ContractChain
@@ -20,7 +19,7 @@ from devroute.errors import (
     TargetUnreachable,
 )
 from devroute.http.baggage import member_value, with_member
-from devroute.http.carriers import KNOWN, carried_contract, encode_contract
+from devroute.http.carriers import carried_contract, compact_json
 from devroute.http.message import RequestHead, ResponseHead, header_value, split_fields
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
@@ -118,8 +117,7 @@ def _agree(wire: bytes, given: dict[bytes, bytes], found: dict[bytes, bytes]) ->
     sent = carried_contract(fields.get)
     if sent is None:
         return True
-    compact = encode_contract(KNOWN[0], without_trace(contract).decode("latin-1"))
-    return sent.encode("latin-1") == unquote_to_bytes(compact)
+    return sent.encode("latin-1") == compact_json(without_trace(contract).decode("latin-1")).encode()
 
 
 class _Sink:
