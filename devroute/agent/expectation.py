@@ -43,22 +43,18 @@ async def wait_for(
     mesh_request.send: ServerUnreachable only at the end."""
     settings = await with_fetched_token(settings)
     began, count = time.monotonic(), 0
+    last = began + seconds - PAUSE
     while True:
         count += 1
-        error: ServerUnreachable | None = None
         try:
             _, traced = await send(settings, request)
-            if isinstance(traced.problem, ServerUnreachable):
-                error = traced.problem
-            elif traced.problem is not None:
+            if traced.problem is not None:
                 raise traced.problem
-        except ServerUnreachable as unreachable:
-            error = unreachable
-        waited = time.monotonic() - began
-        if error is None:
-            unmet = unmet_expectations(traced.hops, expected)
-            if not unmet or waited + PAUSE > seconds:
-                return Awaited(traced, unmet, count, round(waited, 1))
-        elif waited + PAUSE > seconds:
-            raise error
+        except ServerUnreachable:
+            if time.monotonic() > last:
+                raise
+        else:
+            unmet, now = unmet_expectations(traced.hops, expected), time.monotonic()
+            if not unmet or now > last:
+                return Awaited(traced, unmet, count, round(now - began, 1))
         await asyncio.sleep(PAUSE)
