@@ -51,6 +51,11 @@ def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]
         assert payload(receiver, data, *(c for c in cuts if c < len(data))) == b"".join(messages)
 
 
+def test_the_routine_in_c_is_used_where_aiohttp_has_one() -> None:
+    pytest.importorskip("aiohttp._websocket.mask")
+    assert websocket.mask is not mask_arithmetically
+
+
 @examples(50)
 @given(st.binary(min_size=4, max_size=4), st.binary(max_size=200))
 def test_masking_in_c_and_in_python_agree(key: bytes, data: bytes) -> None:
