@@ -55,16 +55,14 @@ class _Reader:
             reference = mapping(source[key])
             name = text_of(reference.get("name"))
             holder = self._objects.find(kind, name, self._workload.namespace)
-            if holder is None and reference.get("optional") is not True:
-                as_prefix = (
-                    f" (all its keys, with the prefix {quote(prefix)})" if prefix else " (all its keys)"
-                )
+            if holder is not None:
+                for inner in _keys(holder):
+                    if (value := self._value_in(holder, inner, prefix + inner)) is not None:
+                        self._set(prefix + inner, value)
+            elif reference.get("optional") is not True:
+                keys = f"all its keys, with the prefix {quote(prefix)}" if prefix else "all its keys"
                 self.found.absent = True
-                self.found.missing.append(f"{kind} {quote(name)} is not in the input{as_prefix}")
-            for inner in () if holder is None else _keys(holder):
-                value = self._value_in(holder or {}, inner, prefix + inner)
-                if value is not None:
-                    self._set(prefix + inner, value)
+                self.found.missing.append(f"{kind} {quote(name)} is not in the input ({keys})")
 
     def take(self, variable: Object) -> None:
         """An item of env."""
