@@ -66,6 +66,7 @@ class Carried(NamedTuple):
 _HEADERS: Final = tuple(
     (name.encode(), line_start(name)) for name in (headers.CONTRACT, headers.VIA, headers.TRACE)
 )
+_CONTRACT_LINE: Final = line_start(headers.CONTRACT)
 _MEMBERS: Final = tuple(
     name.encode() for name in (headers.BAGGAGE_CONTRACT, headers.BAGGAGE_VIA, headers.BAGGAGE_TRACE)
 )
@@ -74,9 +75,9 @@ _BAGGAGE: Final = line_start("baggage")
 
 def carried_by(head: bytes) -> Carried | None:
     """What a request that a sidecar detoured carries; None without a contract."""
-    found = [(name, header_value(head, line)) for name, line in _HEADERS]
-    if found[0][1] is None:
+    if header_value(head, _CONTRACT_LINE) is None:
         return None
+    found = [(name, header_value(head, line)) for name, line in _HEADERS]
     baggage = header_value(head, _BAGGAGE) or b""
     members = [(key, member_value(baggage, key)) for key in _MEMBERS]
     return Carried(
@@ -118,7 +119,7 @@ class ContractChain:
             known.open += 1
 
     def end(self, head: bytes) -> None:
-        if carried_by(head) is None:
+        if header_value(head, _CONTRACT_LINE) is None:  # `begin` knows none of it
             return
         now = self._clock()
         for each in trace_ids(head):
