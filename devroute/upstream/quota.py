@@ -94,6 +94,16 @@ class RefusedStream(DiscardedRequest):
             self._handle.cancel()
 
 
+class RefusingUpstream:
+    """Fails each request with this error; implements Upstream."""
+
+    def __init__(self, error: DevrouteError) -> None:
+        self._error = error
+
+    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
+        return RefusedStream(sink, self._error)
+
+
 class Quotas:
     """The quotas of all subjects. `most` is the tunnel protocol's own limit of streams on a link."""
 

@@ -19,7 +19,7 @@ from devroute.inspector.rules.responses import RespondUpstream
 from devroute.upstream.deferred import DeferredStream
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.made_response import MadeStream
-from devroute.upstream.quota import RefusedStream
+from devroute.upstream.quota import RefusedStream, RefusingUpstream
 
 _NONE: Final = Framing.NONE
 _UPGRADE: Final = Framing.UPGRADE
@@ -35,16 +35,6 @@ def caller_waits(head: RequestHead) -> float | None:
         if value.isdigit() and 0 < len(value) < 10 and int(value):
             found.append(int(value) / 1000)
     return min(found, default=None)
-
-
-class RefusingUpstream:
-    """Fails each request with this error; implements Upstream."""
-
-    def __init__(self, error: DevrouteError) -> None:
-        self._error = error
-
-    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return RefusedStream(sink, self._error)
 
 
 class Breaking:

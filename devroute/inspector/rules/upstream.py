@@ -14,11 +14,12 @@ from devroute.inspector.capture import Direction
 from devroute.inspector.recorder import App
 from devroute.inspector.redaction import Redaction
 from devroute.inspector.rules.book import Rule, RuleBook
-from devroute.inspector.rules.held import Breaking, HeldRequest, RefusingUpstream, ResponseBreak
+from devroute.inspector.rules.held import Breaking, HeldRequest, ResponseBreak
 from devroute.inspector.rules.marking import MarkingSink
 from devroute.inspector.rules.responses import RespondUpstream
 from devroute.upstream.faults import Delayed, DelayUpstream, TimeoutUpstream, too_long
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.quota import RefusingUpstream
 
 #: Requests of a service that rules delay; further ones are refused.
 MAX_DELAYED: Final = 2048

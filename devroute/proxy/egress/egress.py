@@ -37,7 +37,7 @@ from devroute.tunnel.proxy_link import ProxyLink
 from devroute.tunnel.served_stream import Finished
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
-from devroute.upstream.quota import RefusedStream
+from devroute.upstream.quota import RefusingUpstream
 from devroute.upstream.resolver import Resolver
 
 #: Destinations of TCP that are remembered, for their circuit breakers; and of one laptop, once judged.
@@ -201,7 +201,7 @@ class _Laptop:
             self._judged = BoundedCache(MAX_JUDGED_BYTES)
         if egress.full(identity.subject):
             many = f"'{identity.subject}' has {egress.max_per_subject} requests and connections open already"
-            return _Refusing(
+            return RefusingUpstream(
                 TargetOverloaded(many, hint="close some; the policy has limits.reach_per_subject")
             )
         found = self._judged.get(service)
@@ -211,7 +211,7 @@ class _Laptop:
             destination = egress.destination(service)
             egress.permit(identity, destination)
         except DevrouteError as error:
-            return _Refusing(error)
+            return RefusingUpstream(error)
         found = _Watching(egress, self._identity, destination, egress.upstream(destination, identity.subject))
         self._judged.put(service, found, len(service) + 64)
         return found
@@ -241,16 +241,6 @@ class _Laptop:
             bytes=finished.size,
             seconds=round(finished.duration, 3),
         )
-
-
-class _Refusing:
-    """Implements Upstream."""
-
-    def __init__(self, error: DevrouteError) -> None:
-        self._error = error
-
-    def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        return RefusedStream(sink, self._error)
 
 
 class _Watching:
