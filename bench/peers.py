@@ -323,10 +323,14 @@ def rathole(stage: Stage, apps: Apps) -> Peer:
     return rathole_over(stage, apps, RATHOLE, lambda port: port)
 
 
+def _file_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name)
+
+
 def rathole_over(stage: Stage, apps: Apps, name: str, network: Network) -> Peer:
     binary = stage.program("rathole")
     (port, *ports) = free_ports(3)
-    short = re.sub(r"[^a-z0-9]+", "-", name)
+    short = _file_name(name)
     pairs = list(zip(ports, (apps.app, apps.bulk), strict=True))
     doors = "".join(f'[server.services.s{to}]\nbind_addr = "127.0.0.1:{door}"\n' for door, to in pairs)
     targets = "".join(f'[client.services.s{to}]\nlocal_addr = "127.0.0.1:{to}"\n' for _, to in pairs)
@@ -415,7 +419,7 @@ def tunnelled(
     stage.until_listening(proxy.control, proxy.process)
     services = (f"foo=127.0.0.1:{apps.app}", f"bulk=127.0.0.1:{apps.bulk}")
     agent = stage.run(
-        re.sub(r"[^a-z0-9]+", "-", name),
+        _file_name(name),
         *command,
         "up",
         *services,
@@ -430,7 +434,7 @@ def devroute_tunnel(stage: Stage, apps: Apps) -> Peer:
 
 
 def devroute_over(stage: Stage, apps: Apps, name: str, network: Network) -> Peer:
-    proxy = mesh(stage, re.sub(r"[^a-z0-9]+", "-", f"proxy {name}"))
+    proxy = mesh(stage, _file_name(f"proxy {name}"))
     stage.until_listening(proxy.control, proxy.process)
     env = {"DEVROUTE_SERVER": f"http://127.0.0.1:{network(proxy.control)}"}
     return tunnelled(stage, apps, name, proxy, env=env)

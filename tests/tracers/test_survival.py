@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from devroute.http import carriers
 from devroute.mesh.istio.sidecar import OUTBOUND, Endpoint
 from devroute.mesh.manifests.model import Carriers, WorkloadScope
-from tests.envoy.harness import serving
+from tests.envoy.harness import Handler, serving
 from tests.envoy.real import Mesh, real_mesh
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
@@ -149,18 +149,19 @@ class Chain:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def chain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chain]:
-    def answering(who: str) -> web.Response:
-        return web.Response(text=who)
+    def answering(who: str) -> Handler:
+        async def answer(_: web.Request) -> web.Response:
+            return web.Response(text=who)
 
-    async def b(_: web.Request) -> web.Response:
-        return answering("b")
-
-    async def laptop(_: web.Request) -> web.Response:
-        return answering("laptop")
+        return answer
 
     folder: Path = tmp_path_factory.mktemp("tracers")
-    async with real_mesh(folder) as mesh, serving(b) as service, serving(laptop) as replacement:
-        found = Chain(mesh, Endpoint("127.0.0.1", free_port()), replacement)
+    async with (
+        real_mesh(folder) as mesh,
+        serving(answering("b")) as service,
+        serving(answering("laptop")) as laptop,
+    ):
+        found = Chain(mesh, Endpoint("127.0.0.1", free_port()), laptop)
         found.b = await mesh.sidecar("b", service, carriers=ALL)
         (folder / "traces").mkdir()
         async with serving(found.record) as recorder:
