@@ -350,3 +350,18 @@ async def test_names_outside_go_past_the_mesh_if_that_is_wanted() -> None:
     assert raw.endswith(b"\r\n\r\nBYTES")
     assert gone.startswith(b"HTTP/1.1 502 ")
     assert not mesh.c.streams
+
+
+async def test_past_the_mesh_a_server_s_first_bytes_follow_the_reply_of_the_proxy_port() -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail")
+        writer.close()
+
+    async with (
+        await asyncio.start_server(greet, "127.0.0.1", 0) as server,
+        Mesh().reached(proxy=True, direct=past_the_mesh) as reach,
+    ):
+        assert reach.proxy_port is not None
+        port = server.sockets[0].getsockname()[1]
+        opening = f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode()
+        assert await say(reach.proxy_port, opening) == b"HTTP/1.1 200 Connected\r\n\r\n220 mail"
