@@ -73,23 +73,25 @@ def lock(descriptor: int, *, windows: bool = WINDOWS) -> bool:
     return True
 
 
-def has_unix_sockets(*, windows: bool = WINDOWS) -> bool:
+def has_unix_sockets() -> bool:
     """Whether a socket may be a file that only its owner can open."""
     import socket
 
-    return not windows and hasattr(socket, "AF_UNIX")
+    return not WINDOWS and hasattr(socket, "AF_UNIX")
 
 
-def peer_user(connection: "socket.socket") -> int | None:
-    """The user id of the process at the other end of a Unix socket, None where the system does not say."""
+def is_to_own_process(connection: "socket.socket") -> bool:
+    """Whether the process at the other end of a Unix socket is of the same user. True where the system does
+    not say."""
     import socket
     import struct
 
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        return None
-    ids = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
-    return int(struct.unpack("3i", ids)[1])
+        return True
+    ids = connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("iII"))
+    user: int = struct.unpack("iII", ids)[1]
+    return user == os.getuid()
 
 
 def listen(host: str, port: int) -> "socket.socket":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from devroute import private_files
-from devroute.platforms import peer_user
+from devroute.platforms import is_to_own_process
 
 if TYPE_CHECKING:  # devroute down needs no settings, and no pydantic
     from devroute.agent.settings import AgentSettings
@@ -57,7 +57,7 @@ class Running:
         try:
             connection.settimeout(seconds)
             connection.connect(self.socket)
-            if peer_user(connection) not in (None, os.getuid()):
+            if not is_to_own_process(connection):
                 raise PermissionError(13, "another user's process listens there", self.socket)
         except BaseException:
             connection.close()

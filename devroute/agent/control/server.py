@@ -19,7 +19,7 @@ from devroute.errors import ControlDenied
 from devroute.inspector.access import is_loopback, is_own_host
 from devroute.inspector.api import MAX_UPLOAD
 from devroute.inspector.api.refusals import guard
-from devroute.platforms import has_unix_sockets, peer_user
+from devroute.platforms import has_unix_sockets, is_to_own_process
 
 #: Bytes of a socket's path that every system permits.
 MAX_PATH: Final = 100
@@ -98,8 +98,7 @@ class ControlServer:
             raise ControlDenied("web pages may not use the control API")
         transport = request.transport
         if self._port is None:
-            peer = None if transport is None else peer_user(transport.get_extra_info("socket"))
-            if peer not in (None, os.getuid()):
+            if transport is not None and not is_to_own_process(transport.get_extra_info("socket")):
                 raise ControlDenied("this devroute up is another user's")
             return
         address = None if transport is None else transport.get_extra_info("peername")
