@@ -7,12 +7,12 @@ was redacted is a shell variable, without which the shell refuses to run the com
 
 import base64
 import re
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from devroute.errors import NotReplayable
 from devroute.headers import BAGGAGE_CONTRACT, CONTRACT, PREFIX, TRACESTATE
-from devroute.http.carriers import KNOWN, header_of, is_list
+from devroute.http.carriers import KNOWN, Slot, header_of, is_list
 from devroute.inspector.capture import REDACTED, REDACTED_QUERY, Capture
 from devroute.inspector.replay_request import check_body
 
@@ -28,9 +28,11 @@ _UNQUOTED = re.compile(r"[\w@%+:,./-][\w@%+=:,./-]*", re.ASCII)  # zsh expands =
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 #: Headers of one way through the mesh, which each request through it gets by itself.
 _OF_THE_WAY: Final = frozenset((
-    "host", CONTRACT, "forwarded", "x-request-id", "traceparent", "tracestate", "b3",
+    "host", CONTRACT, "forwarded", "x-request-id", "traceparent", TRACESTATE, "b3",
+    *(header_of(each, slot) for each in KNOWN if not is_list(each) for slot in get_args(Slot)),
 ))  # fmt: skip
-_CARRIED_WAYS: Final = frozenset(header_of(each, "via") for each in KNOWN if not is_list(each))
+#: Headers that are so if they hold a contract.
+_SHARED: Final = frozenset(filter(is_list, KNOWN)) - _OF_THE_WAY
 _OF_THE_WAY_PREFIXES: Final = (f"{PREFIX}-", "x-forwarded-", "x-b3-")
 _REDACTION = re.compile(f"{re.escape(REDACTED)}|{REDACTED_QUERY}")
 #: The name of a value in a header, a query, a form or JSON, backwards from the value; a header may have a
@@ -111,11 +113,9 @@ def _headers(
 
 
 def _is_of_the_way(name: str, value: str) -> bool:
-    if name in KNOWN and not is_list(name):
-        return True
-    if name in KNOWN and name != TRACESTATE:
+    if name in _SHARED:
         return any(member.strip().startswith(BAGGAGE_CONTRACT) for member in value.split(","))
-    return name in _OF_THE_WAY or name in _CARRIED_WAYS or name.startswith(_OF_THE_WAY_PREFIXES)
+    return name in _OF_THE_WAY or name.startswith(_OF_THE_WAY_PREFIXES)
 
 
 def _data(body: bytes, secrets: dict[str, None]) -> tuple[str, str]:
