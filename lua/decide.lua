@@ -65,10 +65,10 @@ end
 
 -- That of the first carrier that has one, the id of its trace and the carrier: nil if there is none, else false and the
 -- outcome if it cannot be one.
-local function carried_contract(headers)
+local function carried_contract(held)
   local unread = nil
   for _, carrier in ipairs(carriers.read) do
-    local value, too_long = carriers.value(headers, carrier.contract)
+    local value, too_long = carriers.value(held, carrier.contract)
     if value ~= nil then
       local raw, trace = decoded_contract(value, carrier)
       return raw, trace, carrier
@@ -85,11 +85,11 @@ end
 -- Makes the header and all carriers that are written agree; the header wins. Returns the contract without its trace's id and
 -- its cache entry; or, third, the outcome of a request without a usable contract; fourth, the id; fifth, where the request
 -- belongs to a trace, also by the header's value `given`, the names of what the contract came by.
-local function contract_of(headers, identity, given)
+local function contract_of(headers, held, identity, given)
   local raw, trace, carrier = headers:get(CONTRACT), nil, nil
   local entry = raw and identity.known[raw]
   if raw == nil then
-    raw, trace, carrier = carried_contract(headers)
+    raw, trace, carrier = carried_contract(held)
     if not raw then
       return nil, nil, trace or SILENT
     end
@@ -102,12 +102,12 @@ local function contract_of(headers, identity, given)
       return nil, nil, TOO_LONG
     end
   end
-  local arrived = (given or trace) and carriers.names(headers)
+  local arrived = (given or trace) and carriers.names(held)
   if carrier ~= nil then
     headers:replace(CONTRACT, raw)
   end
   entry = entry or identity.known[raw] or remember(identity, raw)
-  carriers.write(headers, entry.values, entry.kept, carrier)
+  carriers.write(held, entry.values, entry.kept, carrier)
   if settings.parent ~= nil and headers:get(TRACEPARENT) == nil then
     add_parent(headers)
   end
@@ -150,8 +150,8 @@ local function choose_owner(rule, handle)
 end
 
 -- Sends the request, or a copy of it, elsewhere; returns the outcome.
-local function send(rule, handle, headers, identity)
-  local via, passed = via_of(rule, headers)
+local function send(rule, handle, headers, held, identity)
+  local via, passed = via_of(rule, headers, held)
   if passed then
     if rule.version then
       return SILENT -- it has arrived
@@ -197,7 +197,7 @@ local function send(rule, handle, headers, identity)
   if rule.timeout then
     headers:replace(TIMEOUT, rule.timeout)
   end
-  add_via(rule, headers, via)
+  add_via(rule, headers, held, via)
   return outcome
 end
 
@@ -205,8 +205,8 @@ end
 
 -- The id of the trace that the request belongs to (`devroute trace`), else nil; `carried` is the one in its contract.
 -- Second, whether traceparent alone had it: front_traced.lua has left it in the header.
-local function trace_of(headers, given, carried)
-  local baggage = headers:get("baggage")
+local function trace_of(held, given, carried)
+  local baggage = carriers.text(held, "baggage")
   local trace = is_trace(given) and given or carried or (baggage and member_of(baggage, BAGGAGE_TRACE))
   if is_trace(trace) then
     return trace, false
@@ -356,7 +356,7 @@ local function checked(handle, identity, raw, entry, valid)
   return valid
 end
 
-local function outcome_of(handle, info, headers, identity, raw, entry)
+local function outcome_of(handle, info, headers, held, identity, raw, entry)
   if has_failed_over(headers, info) then
     return FAILED_OVER
   end
@@ -368,18 +368,19 @@ local function outcome_of(handle, info, headers, identity, raw, entry)
   entry, asked = current(handle, identity, raw, entry)
   if asked then
     headers = handle:headers()
+    held.headers = headers
   end
   local rule = entry.rule
   local arrived = false
   if rule.version and rule.conditional then -- the sidecar before the version has drawn the percentage already
     local _
-    _, arrived = via_of(rule, headers)
+    _, arrived = via_of(rule, headers, held)
   end
   local outcome = nil
   if rule.conditional and not arrived then
     outcome = unmet(rule, handle, headers) or refused(rule, handle)
   end
-  return outcome or rule.outcome or send(rule, handle, headers, identity)
+  return outcome or rule.outcome or send(rule, handle, headers, held, identity)
 end
 
 -- All others stay on the service's own route, which the filters of policy have obeyed.
@@ -402,12 +403,14 @@ local function decide(handle)
   local info = handle:streamInfo()
   local identity = identity_for(info)
   local headers = handle:headers()
+  local held = carriers.of(headers)
   local given = headers:get(TRACE)
-  local raw, entry, outcome, carried, arrived = contract_of(headers, identity, given)
-  local trace, by_traceparent = trace_of(headers, given, carried)
+  local raw, entry, outcome, carried, arrived = contract_of(headers, held, identity, given)
+  local trace, by_traceparent = trace_of(held, given, carried)
   if outcome == nil then
-    outcome = outcome_of(handle, info, headers, identity, raw, entry)
+    outcome = outcome_of(handle, info, headers, held, identity, raw, entry)
   end
+  carriers.flush(held, handle:headers())
   if trace ~= nil then
     report_hop(handle, trace, by_traceparent, identity, raw, outcome, arrived)
   end

@@ -3,10 +3,13 @@
 --
 -- A carrier has two slots, `contract` and `via` (loop.lua): members of one header that holds a list, or headers of their
 -- own, which hold the value alone.
+--
+-- Each call of Envoy's costs more than all that is done with its result here, so a request's `held` has what its carriers
+-- hold: each header is read once, and those that have changed are written once, at the end (`flush`).
 
 local MAX_KEPT = 1024 -- bytes of a header whose last result is kept
 
-local carriers = { read = {}, written = {} }
+local carriers = { read = {}, written = {}, headers = {} } -- `headers`: the names of those that are written
 do
   local KINDS = {
     baggage = { read = member_of, set = with_member, encode = percent_encode, most = MAX_BAGGAGE - #BAGGAGE_CONTRACT - 1 },
@@ -48,12 +51,40 @@ do
       table.insert(carriers.read, known[name])
     end
     table.insert(carriers.written, known[name])
+    table.insert(carriers.headers, name)
+    if known[name].via.header ~= name then
+      table.insert(carriers.headers, known[name].via.header)
+    end
+  end
+end
+
+-- What the carriers of a request hold. Holds over a yield too, as nothing else changes them until `flush`.
+function carriers.of(headers)
+  return { headers = headers, texts = {}, changed = {} }
+end
+
+-- A header as it will be; nil if there is none.
+function carriers.text(held, name)
+  local text = held.texts[name]
+  if text == nil then
+    text = held.headers:get(name) or false
+    held.texts[name] = text
+  end
+  return text or nil
+end
+
+-- Writes what has changed; `headers` are the request's, taken again after a yield.
+function carriers.flush(held, headers)
+  for _, name in ipairs(carriers.headers) do
+    if held.changed[name] then
+      set_field(headers, name, held.texts[name] or nil)
+    end
   end
 end
 
 -- What a slot holds: nil if there is nothing, second whether it is too long to be read.
-function carriers.value(headers, slot)
-  local text = headers:get(slot.header)
+function carriers.value(held, slot)
+  local text = carriers.text(held, slot.header)
   if text == nil then
     return nil, false
   elseif not is_readable(text) then
@@ -68,8 +99,9 @@ function carriers.any(headers)
   if headers:get(CONTRACT) ~= nil then
     return true
   end
+  local held = carriers.of(headers)
   for _, each in ipairs(carriers.read) do
-    local value, too_long = carriers.value(headers, each.contract)
+    local value, too_long = carriers.value(held, each.contract)
     if value ~= nil or too_long then
       return true
     end
@@ -78,10 +110,10 @@ function carriers.any(headers)
 end
 
 -- The names of what has a contract, the header first.
-function carriers.names(headers)
-  local names = headers:get(CONTRACT) ~= nil and { CONTRACT } or {}
+function carriers.names(held)
+  local names = held.headers:get(CONTRACT) ~= nil and { CONTRACT } or {}
   for _, each in ipairs(carriers.read) do
-    if carriers.value(headers, each.contract) ~= nil then
+    if carriers.value(held, each.contract) ~= nil then
       names[#names + 1] = each.contract.header
     end
   end
@@ -90,8 +122,8 @@ end
 
 -- Sets a slot, or empties it where the value is false or does not fit. `kept` has the last result, since consecutive
 -- requests resemble each other.
-function carriers.set(headers, slot, value, kept)
-  local before = headers:get(slot.header)
+function carriers.set(held, slot, value, kept)
+  local before = carriers.text(held, slot.header)
   local last = kept[slot]
   local after
   if last ~= nil and last.before == before and last.value == value then
@@ -106,7 +138,7 @@ function carriers.set(headers, slot, value, kept)
     end
   end
   if after ~= before then
-    set_field(headers, slot.header, after)
+    held.texts[slot.header], held.changed[slot.header] = after or false, true
   end
 end
 
@@ -124,18 +156,18 @@ function carriers.encode(raw)
 end
 
 -- `but`: the carrier that the contract came by, which stays as it is.
-function carriers.write(headers, values, kept, but)
+function carriers.write(held, values, kept, but)
   for _, each in ipairs(carriers.written) do
     if each ~= but then
-      carriers.set(headers, each.contract, values[each.contract.kind], kept)
+      carriers.set(held, each.contract, values[each.contract.kind], kept)
     end
   end
 end
 
 -- The services on the way, of the first carrier that has them.
-function carriers.via(headers)
+function carriers.via(held)
   for _, each in ipairs(carriers.written) do
-    local via = carriers.value(headers, each.via)
+    local via = carriers.value(held, each.via)
     if via ~= nil then
       return (via:gsub("~", ", "))
     end

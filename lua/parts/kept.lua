@@ -62,7 +62,7 @@ do
   -- Keeps the contract that the request has now. Raises an error where the folder cannot be written.
   function kept.keep(handle, headers)
     local contract = headers:get(CONTRACT)
-    local via = headers:get(VIA) or carriers.via(headers) or ""
+    local via = headers:get(VIA) or carriers.via(carriers.of(headers)) or ""
     each_id(headers, function(id)
       write(path_of_id(id), table.concat({ handle:timestamp(), id, via, contract }, "\n"))
       return nil

@@ -4,13 +4,13 @@
 local MAX_VIA = 1024 -- bytes; a chain of detours that long leads nowhere
 
 -- The services so far, and whether the rule's own is one of them.
-local function via_of(rule, headers)
-  local via = headers:get(VIA) or carriers.via(headers) or ""
+local function via_of(rule, headers, held)
+  local via = headers:get(VIA) or carriers.via(held) or ""
   return via, #via > MAX_VIA or contains(via, rule.service)
 end
 
 -- Adds the rule's service to all of them.
-local function add_via(rule, headers, via)
+local function add_via(rule, headers, held, via)
   if rule.via == nil or rule.via_before ~= via then
     rule.via_before, rule.kept = via, {}
     rule.via = via == "" and rule.service or via .. ", " .. rule.service
@@ -18,6 +18,6 @@ local function add_via(rule, headers, via)
   end
   headers:replace(VIA, rule.via)
   for _, each in ipairs(carriers.written) do
-    carriers.set(headers, each.via, rule.via_member, rule.kept)
+    carriers.set(held, each.via, rule.via_member, rule.kept)
   end
 end

@@ -2,7 +2,8 @@
 
 import json
 import re
-from urllib.parse import quote
+from collections import Counter
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ DETOUR = "devroute 1\ndecision detour\nservice foo\nttl 1000\n"
 
 
 class Worker(envoy.Worker):
-    def __init__(self, environment: dict[str, str], **settings: str) -> None:
+    def __init__(self, environment: dict[str, str], **settings: str | tuple[str, ...]) -> None:
         super().__init__(lua.source("decide", SETTINGS=SETTINGS | settings), environment)
         self.response = self.responds(DETOUR)
 
@@ -459,6 +460,27 @@ def test_what_a_worker_remembers_of_a_flood_is_bounded_by_bytes(worker: Worker, 
         worker.request(*([] if by_baggage else [contract]), sni=sni.format(number % 16), **sent)
     assert worker.logged == []
     assert collect() - before < 8  # MiB
+
+
+CARRIED = {
+    "baggage": "user=1",
+    "tracestate": "vendor=1",
+    "traceparent": f"00-{'1' * 32}-{'2' * 16}-01",
+}
+
+
+@pytest.mark.parametrize("contract", ['{"foo": "x"}', '{"bar": "x"}'])
+@pytest.mark.parametrize("carriers", [("baggage", "tracestate"), ("x-acme-context",)])
+def test_each_header_is_read_once_and_written_once(contract: str, carriers: tuple[str, ...]) -> None:
+    """Each such call costs a request more than what is done with its result."""
+    worker = Worker({"ISTIO_META_WORKLOAD_NAME": "foo"}, carriers=carriers)
+    for _ in ("the proxy is asked", "cached"):
+        handle = worker.request(contract, **CARRIED)
+        assert contract.replace(" ", "") in unquote(handle.sent(carriers[0]) or "")
+        written = [name for method, name in handle.calls if method in ("replace", "remove")]
+        assert set(Counter(handle.calls).values()) == {1}
+        assert set(Counter(written).values()) == {1}
+    assert worker.logged == []
 
 
 # --- conditions --------------------------------------------------------------------------------------------

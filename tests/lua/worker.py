@@ -67,6 +67,9 @@ class Handle:
         self.chunks: list[bytes] = []
         self.read = 0
         self.trailing: Fields = []
+        #: What the filter has asked of header objects: method and name.
+        self.calls: list[tuple[str, str]] = []
+        self.yields = 0
 
     def sent(self, name: str) -> str | None:
         """A header as it goes on; repeated ones are joined, as Envoy does for Lua."""
@@ -83,14 +86,26 @@ class Handle:
         self.fields.append((name, value))
 
     def headers(self, _: object) -> object:
-        entries = self.worker.table(
-            getNumValues=lambda _, name: sum(key == name for key, _ in self.fields),
-            getAtIndex=lambda _, name, index: [v for key, v in self.fields if key == name][index],
-            get=lambda _, name: self.sent(name),
-            replace=self.replace,
-            remove=self.remove,
-            add=self.add,
-        )
+        """Invalid behind a yield, as Envoy's own."""
+        taken = self.yields
+
+        def counted(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(subject: object, name: str, *more: object) -> Any:
+                assert taken == self.yields, "object used outside of proper scope"
+                self.calls.append((method, name))
+                return function(subject, name, *more)
+
+            return call
+
+        methods = {
+            "getNumValues": lambda _, name: sum(key == name for key, _ in self.fields),
+            "getAtIndex": lambda _, name, index: [v for key, v in self.fields if key == name][index],
+            "get": lambda _, name: self.sent(name),
+            "replace": self.replace,
+            "remove": self.remove,
+            "add": self.add,
+        }
+        entries = self.worker.table(**{name: counted(name, each) for name, each in methods.items()})
         return self.worker.iterated(entries, self.fields)
 
     def trailers(self, _: object) -> object:
@@ -152,6 +167,7 @@ class Handle:
             self.worker.reported.append(dict(headers) | ({} if body is None else {"body": body}))
             return None
         self.worker.asked.append(dict(headers) | {"timeout": timeout})
+        self.yields += 1
         return self.worker.response()
 
     def respond(self, _: object, headers: Any, body: str) -> None:
