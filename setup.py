@@ -30,6 +30,7 @@ COMPILED = [
     "http.http1.fields",
     "http.http1.request",
     "http.http1.response",
+    "http.http2.field_blocks",
     "http.http2.headers",
     "http.message",
     "http.spans",

@@ -5,7 +5,7 @@ Each limit is here with its reason; tests/downstream/test_http2.py attacks each.
 """
 
 import struct
-from typing import Final, cast
+from typing import Final
 
 from h2.config import H2Configuration
 from h2.connection import (
@@ -16,13 +16,14 @@ from h2.connection import (
     H2ConnectionStateMachine,
 )
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, StreamEnded
-from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError
+from h2.events import DataReceived, Event
+from h2.exceptions import DenialOfServiceError, FrameTooLargeError, ProtocolError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs, StreamState
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 
 from devroute.http.http2.hpack import Decoder, Encoder
+from devroute.http.http2.streams import StreamRecord, Window
 from devroute.http.message import MAX_HEAD_BYTES, Headers
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -58,12 +59,15 @@ LAST_STREAM_ID: Final = 2**31 - 1
 # Frames (RFC 9113 §4.1, §6.1, §6.2, §6.10).
 _FRAME: Final = struct.Struct("!BHBBL")
 _HEADER_BYTES: Final = 9
-DATA, HEADERS, PUSH_PROMISE, CONTINUATION = 0, 1, 5, 9
+_INCREMENT: Final = struct.Struct("!L")
+DATA, HEADERS, PUSH_PROMISE, WINDOW_UPDATE, CONTINUATION = 0, 1, 5, 8, 9
 END_STREAM, END_HEADERS = 1, 4
 
 _MAY_RECEIVE: Final = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
 _GOAWAYS: Final = (ConnectionInputs.SEND_GOAWAY, ConnectionInputs.RECV_GOAWAY)
-_ALIVE: Final = (ConnectionState.IDLE, ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+_OPEN: Final = (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+_ALIVE: Final = (ConnectionState.IDLE, *_OPEN)
+_CLOSED: Final = StreamState.CLOSED
 
 
 class _States(H2ConnectionStateMachine):
@@ -93,7 +97,9 @@ class Http2Protocol(H2Connection):
                 normalize_outbound_headers=False,
             )
         )
+        self.streams: dict[int, StreamRecord] = {}  # type: ignore[assignment]  # only such are made
         self.state_machine = _States()
+        self._inbound_flow_control_window_manager = Window(self.inbound_flow_control_window)
         self.encoder = Encoder()  # type: ignore[assignment]  # has what h2 uses
         self.decoder: Decoder = Decoder(MAX_HEADER_LIST_BYTES)
         settings = {
@@ -177,25 +183,30 @@ class Http2Protocol(H2Connection):
 
     def _receive_data(self, flags: int, number: int, payload: bytes, events: list[Event]) -> bool:
         stream = self.streams.get(number)
-        if stream is None or stream._expected_content_length is not None:
+        if stream is None:
             return False
         states = stream.state_machine
         size = len(payload)
         if (
             states.state not in _MAY_RECEIVE
             or not states.headers_received
-            or size > stream.inbound_flow_control_window
-            or size > self.inbound_flow_control_window
+            or size > stream._inbound_window_manager.current_window_size
+            or size > self._inbound_flow_control_window_manager.current_window_size
         ):
             return False
-        self._inbound_flow_control_window_manager.window_consumed(size)
-        stream._inbound_window_manager.window_consumed(size)
+        expected = stream._expected_content_length
+        if expected is not None:
+            total = stream._actual_content_length + size
+            if total > expected or (flags and total < expected):
+                return False
+            stream._actual_content_length = total
+        self._inbound_flow_control_window_manager.current_window_size -= size
+        stream._inbound_window_manager.current_window_size -= size
         event = DataReceived(stream_id=number, data=payload, flow_controlled_length=size)
         events.append(event)
         if flags:
-            ended = states.process_input(StreamInputs.RECV_END_STREAM)
-            event.stream_ended = cast(StreamEnded, ended[0])
-            events += ended
+            event.stream_ended = stream.end_received()
+            events.append(event.stream_ended)
         return True
 
     def _receive_head(self, flags: int, number: int, payload: bytes, events: list[Event]) -> bool:
@@ -206,11 +217,12 @@ class Http2Protocol(H2Connection):
         elif stream is not None or not number & 1 or number <= self.highest_inbound_stream_id:
             return False
         try:
-            self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+            if self.state_machine.state not in _OPEN:
+                self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
             fields = self._decoded(payload)
             if stream is None:
                 stream = self._begin_new_stream(number, AllowedStreamIDs.ODD)
-            _, found = stream.receive_headers(fields, bool(flags & END_STREAM), None)
+            found = stream.head_received(fields, ended=bool(flags & END_STREAM))
         except ProtocolError as error:
             self.close_connection(error.error_code)
             raise
@@ -230,16 +242,18 @@ class Http2Protocol(H2Connection):
     def send_head(self, number: int, fields: Headers, *, end: bool) -> None:
         """HEADERS, with CONTINUATION if necessary (§6.2): for a request, a response or trailers."""
         name, value = fields[0]
-        if number not in self.streams:
-            self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
-            self._begin_new_stream(number, AllowedStreamIDs.ODD).request_method = value
-        states = self.streams[number].state_machine
+        stream = self.streams.get(number)
+        if stream is None:
+            if self.state_machine.state not in _OPEN:
+                self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+            stream = self._begin_new_stream(number, AllowedStreamIDs.ODD)
+            stream.request_method = value
         if name == b":status" and value[:1] == b"1":
-            states.process_input(StreamInputs.SEND_INFORMATIONAL_HEADERS)
+            stream.state_machine.process_input(StreamInputs.SEND_INFORMATIONAL_HEADERS)
         else:
-            states.process_input(StreamInputs.SEND_HEADERS)
+            stream.head_sent()
         if end:
-            states.process_input(StreamInputs.SEND_END_STREAM)
+            stream.end_sent()
         block = self.encoder.encode(fields)
         most = self.max_outbound_frame_size
         flags = END_STREAM if end else 0
@@ -253,10 +267,9 @@ class Http2Protocol(H2Connection):
     def send_piece(self, number: int, data: bytes | memoryview, *, end: bool) -> None:
         """DATA, at most what the windows and the maximum frame size allow."""
         stream = self.streams[number]
-        states = stream.state_machine
-        states.process_input(StreamInputs.SEND_DATA)
+        stream.data_sent()
         if end:
-            states.process_input(StreamInputs.SEND_END_STREAM)
+            stream.end_sent()
         size = len(data)
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
@@ -267,7 +280,39 @@ class Http2Protocol(H2Connection):
         self._data_to_send += _FRAME.pack(size >> 16, size & 0xFFFF, kind, flags, number)
         self._data_to_send += payload
 
+    def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
+        """WINDOW_UPDATEs once a consumer has taken half of a window."""
+        increment = self._inbound_flow_control_window_manager.process_bytes(acknowledged_size)
+        if increment:
+            self._frame(WINDOW_UPDATE, 0, 0, _INCREMENT.pack(increment))
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.open:
+            increment = stream._inbound_window_manager.process_bytes(acknowledged_size)
+            if increment:
+                self._frame(WINDOW_UPDATE, 0, stream_id, _INCREMENT.pack(increment))
+
     # --- overrides of h2
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> StreamRecord:
+        outbound = stream_id % 2 == self.config.client_side
+        highest = self.highest_outbound_stream_id if outbound else self.highest_inbound_stream_id
+        if stream_id <= highest:
+            raise StreamIDTooLowError(stream_id, highest)
+        if stream_id % 2 != int(allowed_ids):
+            raise ProtocolError("an id of a stream that is the other side's")
+        stream = StreamRecord(
+            stream_id,
+            self.config,
+            self.local_settings.initial_window_size,
+            self.remote_settings.initial_window_size,
+        )
+        stream.max_outbound_frame_size = self.max_outbound_frame_size
+        self.streams[stream_id] = stream
+        if outbound:
+            self.highest_outbound_stream_id = stream_id
+        else:
+            self.highest_inbound_stream_id = stream_id
+        return stream
 
     @property
     def open_inbound_streams(self) -> int:
@@ -286,7 +331,7 @@ class Http2Protocol(H2Connection):
     def alive(self, number: int) -> bool:
         """Whether a stream can still send. An event that reports its end may not have been handled yet."""
         stream = self.streams.get(number)
-        return stream is not None and not stream.closed
+        return stream is not None and stream.state_machine.state is not _CLOSED
 
     def is_new(self, number: int) -> bool:
         """Whether this is a stream of ours that has not been opened by a head yet."""
