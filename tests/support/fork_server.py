@@ -35,6 +35,11 @@ COMMAND: Final = [sys.executable, "-m", "devroute"]
 READ_AT_START: Final = ("PYTHON", "LC_", "LANG", "SSL_", "OPENSSL_", "TZ", "LD_", "MALLOC_")
 #: Some of them change nothing here: output is as the child's own environment says, the rest is the server's.
 HARMLESS: Final = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONSAFEPATH")
+#: What changes nothing with the value that it has: Python without a locale takes this one; and of the
+#: certificates that this machine trusts only aiohttp's own contexts know, which no test on loopback uses.
+UNCHANGED: Final = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "LC_CTYPE": "C.UTF-8"} | {
+    key: value for key, value in os.environ.items() if key in ("SSL_CERT_FILE", "SSL_CERT_DIR")
+}
 CLONE_PARENT: Final = 0x8000
 #: Number of the system call clone, by machine.
 CLONE: Final = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
@@ -111,7 +116,9 @@ def _is_ours(given: Mapping[str, Any]) -> bool:
 
 def _is_usual(environment: Mapping[str, str]) -> bool:
     return all(
-        isinstance(key, str) and isinstance(value, str) and not _is_read_at_start(key)
+        isinstance(key, str)
+        and isinstance(value, str)
+        and (UNCHANGED.get(key) == value or not _is_read_at_start(key))
         for key, value in environment.items()
     )
 

@@ -1,30 +1,33 @@
 """`devroute mcp` as a process, asked by the SDK's own client: one session for all tests, and an inspector
-and a server in this process. tests/envoy/test_trace.py sends through real sidecars."""
+and a server in this process. tests/envoy/test_trace.py sends through real sidecars.
+
+The SDK is imported when it is used: that takes a tenth as long as the collection of all tests.
+"""
 
 import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from mcp import Client as McpClient
-from mcp import StdioServerParameters
-from mcp.types import Tool
 
 from devroute.agent.control.running import all_running
 from devroute.agent.mcp.laptop_tools import LaptopTools
 from devroute.agent.mcp.mesh_tools import MeshTools
 from devroute.agent.mcp.results import NOTICE
-from devroute.agent.mcp.server import create
 from devroute.agent.settings import AgentSettings, ClientSettings
 from tests.agent.test_app import online, settings, up
 from tests.support.eventually import eventually
 from tests.support.laptop import request, serving
 from tests.support.loopback import Client, site
+
+if TYPE_CHECKING:
+    from mcp import StdioServerParameters
+    from mcp.types import Tool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -58,7 +61,7 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 
 @dataclass
 class Session:
-    tools: dict[str, Tool]
+    tools: "dict[str, Tool]"
     results: dict[str, str]
     errors: dict[str, str]
     instructions: str
@@ -93,8 +96,10 @@ async def answer(request: web.Request) -> web.Response:
     return web.json_response({"path": request.raw_path, "contract": request.headers["x-devroute"]})
 
 
-async def ask(server: StdioServerParameters) -> Session:
+async def ask(server: "StdioServerParameters") -> Session:
     """All calls, in one session."""
+    from mcp import Client as McpClient
+
     found = Session({}, {}, {}, "")
     async with McpClient(server) as client:
         found.tools = {each.name: each for each in (await client.list_tools()).tools}
@@ -123,7 +128,9 @@ async def session(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ses
         yield await ask(devroute_mcp(home, f"http://127.0.0.1:{port}", "--allow-send"))
 
 
-def devroute_mcp(home: Path, server: str, *flags: str) -> StdioServerParameters:
+def devroute_mcp(home: Path, server: str, *flags: str) -> "StdioServerParameters":
+    from mcp import StdioServerParameters
+
     environment = {"HOME": str(home), "DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": "dvr_alice"}
     return StdioServerParameters(
         command=sys.executable, args=["-m", "devroute", "mcp", *flags], env=environment, cwd=home
@@ -196,6 +203,8 @@ async def test_a_request_enters_the_mesh_at_its_entries_only(session: Session) -
 
 
 async def test_without_allow_send_nothing_can_be_sent(session: Session) -> None:
+    from devroute.agent.mcp.server import create
+
     without = create(MeshTools(ClientSettings, AgentSettings, LaptopTools(None)))
     assert {each.name for each in await without.list_tools()} == set(session.tools) - set(SENT)
 
@@ -205,6 +214,6 @@ async def test_every_tool_says_whether_it_changes_anything(session: Session) -> 
     assert changing == set(SENT)
 
 
-def _hints(tool: Tool) -> Any:
+def _hints(tool: "Tool") -> Any:
     assert tool.annotations is not None
     return tool.annotations

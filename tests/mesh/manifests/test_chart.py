@@ -21,8 +21,12 @@ from devroute.mesh.manifests.template_blocks import If, either, one_of, resolve,
 from devroute.proxy.settings import ProxySettings
 
 DEFAULT = Installation()
-FILES = chart_files(DEFAULT)
-VALUES = yaml.safe_load(FILES["values.yaml"])
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, str]:
+    """The files of the chart, by path."""
+    return chart_files(DEFAULT)
 
 
 # --- one text for several cases -----------------------------------------------------------------------------
@@ -52,14 +56,14 @@ def test_a_blank_line_that_helm_would_remove_is_a_mistake() -> None:
 # --- what the chart is made of ------------------------------------------------------------------------------
 
 
-def test_every_file_of_the_base_is_a_template() -> None:
+def test_every_file_of_the_base_is_a_template(files: dict[str, str]) -> None:
     shared = Installation(replicas=2, valkey=True)
     names = {Path(each.path).stem for each in folder.base(shared)} - {"kustomization"}
-    assert {Path(path).stem for path in FILES if path.startswith("templates/")} == names | {"NOTES", "checks"}
+    assert {Path(path).stem for path in files if path.startswith("templates/")} == names | {"NOTES", "checks"}
 
 
-def test_no_placeholder_is_left() -> None:
-    for path, text in FILES.items():
+def test_no_placeholder_is_left(files: dict[str, str]) -> None:
+    for path, text in files.items():
         assert "value-" not in text.replace("--literal", "").replace("value-of", ""), path
 
 
@@ -80,8 +84,10 @@ def test_a_file_has_all_conditions_that_it_depends_on() -> None:
     ],
     ids=["default", "registry", "workload"],
 )
-def test_the_defaults_conform_to_the_schema_and_hold_no_secret(installation: Installation) -> None:
-    schema = json.loads(FILES["values.schema.json"])
+def test_the_defaults_conform_to_the_schema_and_hold_no_secret(
+    files: dict[str, str], installation: Installation
+) -> None:
+    schema = json.loads(files["values.schema.json"])
     jsonschema.Draft7Validator.check_schema(schema)
     written = chart_values.values(installation)
     jsonschema.validate(yaml.safe_load(written), schema)
@@ -103,13 +109,16 @@ def test_the_defaults_conform_to_the_schema_and_hold_no_secret(installation: Ins
     ],
     ids=str,
 )
-def test_the_schema_refuses_mistakes(change: dict[str, Any]) -> None:
+def test_the_schema_refuses_mistakes(files: dict[str, str], change: dict[str, Any]) -> None:
+    values = yaml.safe_load(files["values.yaml"])
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**VALUES, **change}, json.loads(FILES["values.schema.json"]))
+        jsonschema.validate({**values, **change}, json.loads(files["values.schema.json"]))
 
 
-def test_every_setting_of_the_proxy_may_be_given_but_those_that_the_chart_makes() -> None:
-    named = json.loads(FILES["values.schema.json"])["properties"]["settings"]["propertyNames"]["enum"]
+def test_every_setting_of_the_proxy_may_be_given_but_those_that_the_chart_makes(
+    files: dict[str, str],
+) -> None:
+    named = json.loads(files["values.schema.json"])["properties"]["settings"]["propertyNames"]["enum"]
     assert {"oidc_issuer", "oidc_audience", "log_level", "drain_timeout"} <= set(named)
     assert set(named) < set(ProxySettings.model_fields)
 
