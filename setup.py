@@ -13,6 +13,7 @@ from pathlib import Path
 from setuptools import setup
 
 COMPILED = [
+    "agent.finished_requests",
     "agent.reach.byte_pipe",
     "agent.reach.proxy_port",
     "downstream.context",
@@ -35,6 +36,11 @@ COMPILED = [
     "http.message",
     "http.spans",
     "http.trace_context",
+    "inspector.patterns",
+    "inspector.recorder",
+    "inspector.redaction",
+    "inspector.rules.upstream",
+    "inspector.store",
     "metrics.instruments",
     "metrics.requests",
     "proxy.egress.tcp",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
@@ -18,6 +18,7 @@ from devroute.agent.app_watch import START_SECONDS, AppWatch
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.controlled import ControlledAgent
+from devroute.agent.finished_requests import FinishedRequests
 from devroute.agent.inspection import captures_for, inspection_of, metrics_of
 from devroute.agent.link_keeper import LinkKeeper, first_result
 from devroute.agent.link_monitor import LinkMonitor
@@ -48,14 +49,10 @@ from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import Upstream
 
 if TYPE_CHECKING:
     from devroute.agent.reach.laptop_reach import LaptopReach
-
-#: Least time between two flushes of the reporter, in seconds.
-REPORT_SECONDS: Final = 0.02
 
 
 async def run(
@@ -115,18 +112,18 @@ class Agent:
         around = app_upstreams(settings, self._rules, self._redaction, recorder)
         self.services = Services(settings.services, around, lambda *change: self.controlled.changed(*change))
         self._own_upstreams = self._receivers(recorder)
+        self._advisor = AppAdvisor(self.services.specs, settings.host_header, self._advised)
+        self.finished = FinishedRequests(reporter, self._redaction, self._loop, self._advisor.observe)
         #: What sees the requests from this laptop to services of the mesh.
-        self.outgoing = OutgoingRequests(self._rules, self._redaction, recorder, self._observe)
+        self.outgoing = OutgoingRequests(self._rules, self._redaction, recorder, self.finished.observe)
         #: Sends captured requests again.
         self.replayer = Replayer(self.services.upstreams, self.outgoing.recorded)
         self.about = About({spec.service: spec.url for spec in settings.services})
         #: What the inspector shows and acts on; None where there is no inspector.
         self.inspection = inspection_of(captures, self.replayer, self.about, settings, self._rules)
-        self._advisor = AppAdvisor(self.services.specs, settings.host_header, self._advised)
         self._child: ChildProcess | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code that was asked for
         self._ended_by = "app"
-        self._flushing: asyncio.TimerHandle | None = None
         self._tasks = TaskOwner()
         self._last_notice: Notice | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
@@ -135,6 +132,8 @@ class Agent:
         self._keeper = LinkKeeper(settings, source, make, self._monitor, reporter, reach=reaches)
         self._metrics = metrics_of(self.inspection, settings, self.services.specs.keys(), self._keeper)
         self.reach = self._reach_of(state_folder) if settings.reaches else None
+        self.finished.count = None if self._metrics is None else self._metrics.finished
+        self.finished.ended = None if self.reach is None else self.reach.ended
         report = partial(reporter.app, started=bool(settings.command))
         self._watch = AppWatch(settings.services, report)
         self._open_requests = OpenRequestWatch(
@@ -247,7 +246,7 @@ class Agent:
         served: dict[str, Upstream] = {**self.services.upstreams, **self._own_upstreams, MOVE_SERVICE: moves}
         if self.reach is not None:
             served = {name: self.reach.watched(each) for name, each in served.items()}
-        link = AgentLink(websocket, loop, served, self._observe)
+        link = AgentLink(websocket, loop, served, self.finished.observe)
         if self._metrics is not None:
             self._metrics.follow(link)
         return link
@@ -263,34 +262,13 @@ class Agent:
             self.services.taken_over(notice.services)
         self._reporter.noticed(self.about.name, notice)
 
-    def _observe(self, finished: Finished) -> None:
-        if self.reach is not None and not finished.outgoing:
-            self.reach.ended(finished.head)
-        if not finished.service.startswith("@"):
-            if self._metrics is not None and not finished.outgoing:
-                self._metrics.finished(finished)
-            self._reporter.finished(finished, self._redaction)
-            self._flush_soon()
-            if (finished.refusal or finished.code) and not (finished.rule or finished.outgoing):
-                self._advisor.observe(finished)
-
     def _advised(self, service: str, text: str) -> None:
-        self._flush()  # its request comes before it
+        self.finished.flush()  # its request comes before it
         self._reporter.advice(service, text)
 
     def _compared(self, result: ComparisonResult, lost: int) -> None:
         self._reporter.compared(result, lost)
-        self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        if self._flushing is None:
-            self._flushing = self._loop.call_later(REPORT_SECONDS, self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = None
-        self._reporter.flush()
-        if self._reporter.waiting:
-            self._flush_soon()
+        self.finished.flush_soon()
 
     # --- the shutdown
 
@@ -318,10 +296,9 @@ class Agent:
         await self._tasks.close()
         await self._readiness.close()
         await self._watch.close()
-        if self._flushing is not None:
-            self._flushing.cancel()
         await self._advisor.close()
         await self._keeper.close()
+        self.finished.close()
         if self._child is not None:
             await self._child.stop()
         if self.reach is not None:

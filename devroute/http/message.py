@@ -320,7 +320,7 @@ def rule_of(raw: bytes) -> str:
 
 def without_rule(raw: bytes) -> bytes:
     """A response's head without what its app writes as a rule's line."""
-    return _RULE_LINES.sub(b"", raw)
+    return _RULE_LINES.sub(b"", raw) if raw.find(RULE_LINE) >= 0 else raw
 
 
 def result_lines(result: str, reason: str) -> bytes:

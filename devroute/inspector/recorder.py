@@ -7,7 +7,6 @@ to the requests. Until then they are not visible.
 """
 
 import asyncio
-from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Final, Protocol
 
@@ -16,7 +15,7 @@ from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.inspector.capture import Capture, Direction
 from devroute.inspector.messages import MAX_MESSAGE_BYTES, GrpcMessages, Watcher, WebSocketMessages
 from devroute.inspector.store import CaptureStore
-from devroute.upstream.interface import PassingStream, ResponseSink, Upstream, UpstreamStream
+from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: How long events wait, in seconds, and how many streams are then processed: 1,600 a second, for a sixteenth
 #: of a core. If more arrive, SAMPLE streams are processed each time, and the event loop is left to requests.
@@ -80,15 +79,17 @@ class Recorder:
             stream.record()
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class RecordingUpstream:
     """An app whose requests and responses are recorded; implements devroute.upstream.Upstream. `service` and
     `direction` as of Capture."""
 
-    _app: App
-    service: str
-    _recorder: Recorder
-    direction: Direction = "in"
+    __slots__ = ("_app", "_recorder", "direction", "service")
+
+    def __init__(self, app: App, service: str, recorder: Recorder, direction: Direction = "in") -> None:
+        self._app = app
+        self._recorder = recorder
+        self.service = service
+        self.direction: Direction = direction
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         recorder = self._recorder
@@ -115,32 +116,36 @@ class RecordingUpstream:
         await self._app.close()
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _Direction:
     """The request's or the response's body. `full`: no more of it is kept; `uncounted`: bytes since then that
     the store does not know yet."""
 
-    watcher: Watcher | None = None
-    full: bool = False
-    uncounted: int = 0
+    __slots__ = ("full", "uncounted", "watcher")
+
+    def __init__(self) -> None:
+        self.watcher: Watcher | None = None
+        self.full = False
+        self.uncounted = 0
 
 
 #: Both directions until the first event is processed, so that no objects are made on the path of a request.
 _NEW: Final = _Direction()
 
 
-class RecordedStream(PassingStream):
-    """One request: the stream for its sender, and the sink for the app's response."""
+class RecordedStream:
+    """One request: the stream for its sender, and the sink for the app's response. `stream` leads to the app,
+    once that has opened it. Not a PassingStream, which is not compiled."""
 
     __slots__ = (
         "_capture", "_done", "_events", "_half_closed", "_head", "_opened", "_queued_bytes", "_recorder",
-        "_request", "_response", "_scheduled", "_started", "_to", "_upgraded",
+        "_request", "_response", "_scheduled", "_sink", "_started", "_to", "_upgraded", "stream",
     )  # fmt: skip
 
     def __init__(
         self, recorder: Recorder, to: RecordingUpstream, head: RequestHead, sink: ResponseSink
     ) -> None:
-        super().__init__(sink)
+        self.stream: UpstreamStream
+        self._sink = sink
         self._recorder = recorder
         self._to = to
         self._head = head
@@ -170,7 +175,16 @@ class RecordedStream(PassingStream):
         self._queue(_CANCEL, None)
         self.stream.cancel()
 
+    def pause_request(self) -> None:
+        self._sink.pause_request()
+
+    def resume_request(self) -> None:
+        self._sink.resume_request()
+
     # --- the response
+
+    def on_informational(self, head: ResponseHead) -> None:
+        self._sink.on_informational(head)
 
     def on_head(self, head: ResponseHead) -> None:
         self._queue(_HEAD, head)
@@ -187,6 +201,12 @@ class RecordedStream(PassingStream):
     def on_error(self, error: DevrouteError) -> None:
         self._queue(_ERROR, error)
         self._sink.on_error(error)
+
+    def pause_response(self) -> None:
+        self.stream.pause_response()
+
+    def resume_response(self) -> None:
+        self.stream.resume_response()
 
     def on_rule(self, text: str) -> None:
         """A rule does something with the request or the response (rules/marking.py)."""

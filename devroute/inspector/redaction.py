@@ -6,7 +6,6 @@ depth; `$.user.card` redacts one location in JSON; `-x-api-key` removes a name f
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from devroute.bounded_cache import BoundedCache
@@ -189,19 +188,31 @@ _FIELD_TYPES: Final = (b"json", b"event-stream", b"xml", b"graphql", b"x-www-for
 _TEXT_TYPES: Final = (b"", b"text/plain")
 
 
-@dataclass(slots=True, eq=False, repr=False)  # buffers what is not redacted yet
 class WholeBodyRedactor:
     """Buffers a whole body up to `limit`: its fields are only known at its end."""
 
-    _masks: Masks
-    _media_type: bytes
-    _boundary: bytes
-    _coding: bytes
-    _limit: int
-    _data: bytearray = field(default_factory=bytearray, init=False)
-    _lines: "LineRedactor | None" = None
-    _begun: bool = False
-    buffered: int = 0
+    __slots__ = (
+        "_begun",
+        "_boundary",
+        "_coding",
+        "_data",
+        "_limit",
+        "_lines",
+        "_masks",
+        "_media_type",
+        "buffered",
+    )
+
+    def __init__(self, masks: Masks, media_type: bytes, boundary: bytes, coding: bytes, limit: int) -> None:
+        self._masks = masks
+        self._media_type = media_type
+        self._boundary = boundary
+        self._coding = coding
+        self._limit = limit
+        self._data = bytearray()
+        self._lines: LineRedactor | None = None
+        self._begun = False
+        self.buffered = 0
 
     def feed(self, data: bytes) -> bytes:
         if not self._begun:
@@ -259,15 +270,17 @@ class WholeBodyRedactor:
         return self._masks.json(data)
 
 
-@dataclass(slots=True, eq=False, repr=False)  # buffers what is not redacted yet
 class LineRedactor:
     """Buffers one document at a time: a line, or an event of an event stream."""
 
-    _masks: Masks
-    _end: bytes
-    _limit: int
-    _rest: bytes = b""
-    buffered: int = 0
+    __slots__ = ("_end", "_limit", "_masks", "_rest", "buffered")
+
+    def __init__(self, masks: Masks, end: bytes, limit: int) -> None:
+        self._masks = masks
+        self._end = end
+        self._limit = limit
+        self._rest = b""
+        self.buffered = 0
 
     def feed(self, data: bytes) -> bytes:
         data = self._rest + data

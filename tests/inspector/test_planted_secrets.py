@@ -280,7 +280,7 @@ async def test_nor_is_it_in_the_lines_of_devroute_up(form: Literal["text", "json
     for number, planted in enumerate(PLANTED):
         if planted.place == "target":
             target = filled(planted.text, number)
-            agent._observe(Finished("foo", "GET", target, 200, 0.0, 0.001, 5, "", ""))
+            agent.finished.observe(Finished("foo", "GET", target, 200, 0.0, 0.001, 5, "", ""))
     reporter.close()
     assert terminal.getvalue().count("GET") == sum(each.place == "target" for each in PLANTED)
     assert found({"lines": terminal.getvalue()}) == set()

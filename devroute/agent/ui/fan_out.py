@@ -33,14 +33,11 @@ class FanOut(Reporter):
             each.request(finished)
 
     def finished(self, finished: Finished, redaction: Redaction) -> None:
-        """As `request`, of one whose target is not redacted; at less cost where it would not be shown."""
-        if self.full:
-            self.skip()
-        else:
-            target = redaction.target_text(finished.target)
-            if target != finished.target:  # making another one takes as long as all else here
-                finished = finished._replace(target=target)
-            self.request(finished)
+        """As `request`, of one whose target is not redacted."""
+        target = redaction.target_text(finished.target)
+        if target != finished.target:  # making another one takes as long as all else here
+            finished = finished._replace(target=target)
+        self.request(finished)
 
     @property
     def full(self) -> bool:
@@ -49,9 +46,9 @@ class FanOut(Reporter):
                 return False
         return True
 
-    def skip(self) -> None:
+    def skip(self, count: int) -> None:
         for each in self._all:
-            each.skip()
+            each.skip(count)
 
     @property
     def waiting(self) -> bool:

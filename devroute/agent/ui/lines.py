@@ -78,7 +78,7 @@ class LineReporter(Reporter):
 
     def request(self, finished: Finished) -> None:
         if self.full:
-            self.skip()
+            self.skip(1)
         else:
             self._finished.append(finished)
 
@@ -86,8 +86,8 @@ class LineReporter(Reporter):
     def full(self) -> bool:
         return len(self._finished) >= MAX_LINES
 
-    def skip(self) -> None:
-        self._lost += 1
+    def skip(self, count: int) -> None:
+        self._lost += count
 
     def open(self, requests: Sequence[OpenRequest]) -> None:
         """Those without a response, once after OPEN_SECONDS, and then with each whole minute."""

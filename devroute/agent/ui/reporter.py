@@ -79,11 +79,11 @@ class Reporter(ABC):
 
     @property
     def full(self) -> bool:
-        """Whether more requests wait than are shown: then `skip` does for the next one."""
+        """Whether more requests wait than are shown: then `skip` does for the next ones."""
         return False
 
-    def skip(self) -> None:
-        """Count a request that is not shown."""
+    def skip(self, count: int) -> None:
+        """Count requests that are not shown."""
         raise NotImplementedError  # never full
 
     @property

@@ -64,7 +64,7 @@ def test_a_full_reporter_is_skipped_unless_another_one_wants_the_request() -> No
     full, other = reported(Lines(), MAX_LINES), reported(Lines(), 0)
     both = FanOut(full)
     assert both.full
-    both.skip()
+    both.skip(1)
     both.add(other)
     assert not both.full
     both.request(DONE)
