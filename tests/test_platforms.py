@@ -95,6 +95,6 @@ async def test_ctrl_c_is_handled_on_the_loop_and_restored_afterwards(windows: bo
     before = signal.getsignal(signal.SIGINT)
     with handle_signals(loop, signalled.set_result, windows=windows):
         os.kill(os.getpid(), signal.SIGINT)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await signalled == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) in (before, signal.default_int_handler)

@@ -99,7 +99,7 @@ async def online(where: Site, task: "asyncio.Task[int]", name: str = "alice") ->
 async def fetch(where: Site, name: str = "alice") -> Client:
     client = Client()
     where.upstream(name).open(get(b"/path?q=1"), client)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await client.done.wait()
     return client
 
@@ -231,7 +231,7 @@ async def test_a_service_of_one_namespace_gets_what_a_contract_names_there(said:
             assert not isinstance(upstream, Address)
             client = Client()
             upstream.open(get(), client)
-            await asyncio.wait_for(client.done.wait(), 5)
+            await asyncio.wait_for(client.done.wait(), 20)
             assert client.body == body
         await eventually(lambda: said("""X-devroute: {"foo.shop": "alice", "foo": "alice"}"""))
 
@@ -245,7 +245,7 @@ async def test_a_service_of_one_namespace_gets_what_a_contract_names_there(said:
 async def test_a_refusal_of_the_server_is_raised(changes: dict[str, str], error: type[DevrouteError]) -> None:
     async with site() as where:
         with pytest.raises(error):
-            await asyncio.wait_for(agent.run(settings(where.url, **changes)), 5)
+            await asyncio.wait_for(agent.run(settings(where.url, **changes)), 20)
 
 
 async def test_an_unreachable_server_is_raised_with_a_hint(unused_tcp_port: int) -> None:
@@ -291,7 +291,7 @@ async def test_a_second_up_with_the_same_service_says_who_has_it_and_leaves_the_
         with pytest.raises(
             NameTaken, match=r"'foo' already: another devroute up of 'alice'.* since 20"
         ) as caught:
-            await asyncio.wait_for(agent.run(settings(where.url, "foo=3", "baz=4")), 5)
+            await asyncio.wait_for(agent.run(settings(where.url, "foo=3", "baz=4")), 20)
         assert "--takeover" in caught.value.hint
         assert holders(where) == [["bar", "foo"]]
         assert not first.done()
@@ -322,7 +322,7 @@ async def test_takeover_of_all_services_ends_the_first_with_the_reason() -> None
         await online(where, first)
         async with up(settings(where.url, takeover=True)):
             with pytest.raises(LinkReplaced, match="took over foo") as caught:
-                await asyncio.wait_for(asyncio.shield(first), 5)
+                await asyncio.wait_for(asyncio.shield(first), 20)
             assert "--name" in caught.value.hint
             assert holders(where) == [["foo"]]
 
@@ -358,7 +358,7 @@ async def test_a_revoked_token_ends_the_agent() -> None:
         again.tunnels.authenticate = refuse
         try:
             with pytest.raises(TokenInvalid):
-                await asyncio.wait_for(asyncio.shield(task), 5)
+                await asyncio.wait_for(asyncio.shield(task), 20)
         finally:
             await again.stop()
 
@@ -396,7 +396,7 @@ async def test_an_expired_token_without_a_command_ends_the_agent_with_a_hint() -
         await online(where, task)
         expire_tokens(where)
         with pytest.raises(TokenExpired, match="the token of 'alice' has expired") as caught:
-            await asyncio.wait_for(asyncio.shield(task), 5)
+            await asyncio.wait_for(asyncio.shield(task), 20)
     assert exit_code_for(caught.value) == 30
     assert "--token-command" in caught.value.hint
 
@@ -422,7 +422,7 @@ async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
         theirs.transport.pause_reading()
         monitor.start()
         now += slept
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await monitor.woken.wait()
             await link.close_reason
         monitor.stop()
@@ -445,14 +445,14 @@ async def test_the_app_gets_its_variables_and_its_exit_code_is_passed_on(code: i
     async with site() as where:
         of = settings(where.url, command=(sys.executable, "-c", script))
         running = agent.run(of, variables={"FROM_THE_WORKLOAD": "7"})
-        assert await asyncio.wait_for(running, 10) == code
+        assert await asyncio.wait_for(running, 20) == code
         assert where.registry.listing() == []
 
 
 async def test_a_command_that_does_not_exist_is_a_clear_error() -> None:
     async with site() as where:
         with pytest.raises(ConfigInvalid, match="no-such-command"):
-            await asyncio.wait_for(agent.run(settings(where.url, command=("no-such-command",))), 5)
+            await asyncio.wait_for(agent.run(settings(where.url, command=("no-such-command",))), 20)
 
 
 CHILD = """
@@ -500,7 +500,7 @@ async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     child = await ChildProcess.start((sys.executable, "-c", CHILD, str(pid_file), "stubborn"))
     await written(pid_file)
-    await asyncio.wait_for(child.stop(grace=0.1), 5)
+    await asyncio.wait_for(child.stop(grace=0.1), 20)
     assert await child.wait() == 128 + signal.SIGKILL
 
 

@@ -15,7 +15,7 @@ async def test_an_app_that_does_not_listen_is_reported_until_it_does(unused_tcp_
     services = [ServiceSpec("foo", "127.0.0.1", unused_tcp_port), direct]
     watch = AppWatch(services, lambda spec, problem: reports.put_nowait((spec.service, problem)))
     watch.start(patience=0.0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         assert await reports.get() == ("foo", "does not listen")
         async with await asyncio.start_server(
             lambda reader, writer: writer.close(), "127.0.0.1", unused_tcp_port

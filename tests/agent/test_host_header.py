@@ -39,7 +39,7 @@ async def send(where: Site, *lines: bytes) -> Client:
     client = Client()
     wire = b"\r\n".join((b"GET / HTTP/1.1", *lines, b"", b""))
     where.upstream().open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), client)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await client.done.wait()
     return client
 

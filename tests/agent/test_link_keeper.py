@@ -48,7 +48,7 @@ async def test_a_laptop_that_is_asked_to_move_is_never_offline_and_finishes_its_
         assert not client.done.is_set()
         assert not moving.done()
         release.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.done.wait()
             await moving
         assert client.body == b"done"
@@ -76,7 +76,7 @@ async def test_while_no_other_server_can_be_reached_the_link_is_kept(
         assert (await fetch(where)).body == b"from the laptop"
         assert list(where.tunnels.links) == [before]
         where.tunnels.authenticate = permit
-        await asyncio.wait_for(moving, 10)
+        await asyncio.wait_for(moving, 20)
         assert (await fetch(where)).body == b"from the laptop"
         assert not said("the tunnel is down")
 
@@ -85,7 +85,7 @@ async def test_an_agent_that_does_not_know_the_question_is_asked_to_dial_again()
     async with site() as where:
         link = await connect(where, {"foo": App(answer(b"hello"))}, instance="a1")
         await link.welcome
-        await asyncio.wait_for(where.tunnels.hand_over(0), 5)
+        await asyncio.wait_for(where.tunnels.hand_over(0), 20)
         assert link.goaway is not None
         assert link.goaway.code == "draining"
         assert where.registry.listing() == []

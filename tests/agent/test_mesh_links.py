@@ -36,7 +36,7 @@ async def fetch(upstream: Upstream, head_: RequestHead, body: bytes = b"") -> Cl
     if body:
         stream.send_data(body)
         stream.send_end([])
-    await asyncio.wait_for(client.done.wait(), 10)
+    await asyncio.wait_for(client.done.wait(), 20)
     return client
 
 
@@ -108,7 +108,7 @@ async def test_a_client_that_goes_away_cancels_the_request_in_the_mesh() -> None
         stream = links.upstream("c:80").open(get(), Client())
         await app.opened.wait()
         stream.cancel()
-        await asyncio.wait_for(app.streams[0].cancelled.wait(), 10)
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), 20)
         await eventually(lambda: [ended.code for ended in mesh.ended] == ["cancelled"])
 
 
@@ -119,9 +119,9 @@ async def test_a_lost_link_ends_its_requests_on_both_sides() -> None:
         links.upstream("c:80").open(get(), client)
         await client.first.wait()
         link.transport.abort()
-        await asyncio.wait_for(client.done.wait(), 10)
+        await asyncio.wait_for(client.done.wait(), 20)
         assert isinstance(client.error, UpstreamReset)
-        await asyncio.wait_for(app.streams[0].cancelled.wait(), 10)
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), 20)
         await eventually(lambda: mesh.ended)
 
 
@@ -169,7 +169,7 @@ async def test_a_request_waits_for_a_link_that_is_about_to_be_there() -> None:
     async with site(reach=Mesh(app)) as where:
         made.append(await welcomed(where))
         links.linked()
-        await asyncio.wait_for(client.done.wait(), 10)
+        await asyncio.wait_for(client.done.wait(), 20)
         assert (bytes(app.streams[0].body), client.body) == (b"hello", b"hi")
         made[0].close_with(DevrouteError("the test is over"))
 

@@ -74,7 +74,7 @@ async def test_a_grpc_failure_is_one_although_its_http_status_is_200(
         stream = where.upstream().open(request, client)
         stream.send_data(b"\0\0\0\0\2hi")
         stream.send_end([])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await client.done.wait()
         await eventually(lambda: observed, "the request is observed")
     await app.close()

@@ -44,7 +44,7 @@ class Laptop:
     async def ask(self, service: str = C) -> Client:
         client = Client()
         self.outgoing.around(service, self.mesh).open(get(b"/tea?token=s3cret"), client)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.done.wait()
         self.recorder.flush()
         return client
@@ -113,7 +113,7 @@ async def test_a_replay_goes_out_again_and_not_to_the_local_app() -> None:
     (capture,) = laptop.store.newest_first()
     replayer = Replayer({}, laptop.outgoing.recorded)
     replay = replayer.start(capture, {"target": "/tea?again"})
-    made = await asyncio.wait_for(replay.done, 5)
+    made = await asyncio.wait_for(replay.done, 20)
     laptop.recorder.flush()
     assert [stream.head.target for stream in laptop.mesh.streams] == [b"/tea?token=s3cret", b"/tea?again"]
     assert (made.direction, made.service, made.replay_of, made.status) == ("out", C, capture.id, 200)

@@ -84,7 +84,7 @@ async def running_up(
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             # asyncio waits for the pipes too, which what `up` has left behind would keep open.
-            await asyncio.wait_for(process.wait(), 10)
+            await asyncio.wait_for(process.wait(), 20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -95,7 +95,7 @@ async def test_a_signal_ends_grandchildren_and_frees_the_port(
         await eventually(lambda: started(tmp_path))
         assert not is_free(unused_tcp_port)
         process.send_signal(number)
-        await asyncio.wait_for(process.communicate(), 15)
+        await asyncio.wait_for(process.communicate(), 20)
         assert is_free(unused_tcp_port)
 
 
@@ -125,16 +125,16 @@ async def test_on_a_terminal_the_app_reads_the_keyboard(tmp_path: Path) -> None:
     async with running_up(tmp_path, sys.executable, "-c", script, terminal=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        await asyncio.wait_for(process.stdout.readuntil(b"ready "), 15)
+        await asyncio.wait_for(process.stdout.readuntil(b"ready "), 20)
         process.stdin.write(b"typed\n")
-        await asyncio.wait_for(process.communicate(), 15)
+        await asyncio.wait_for(process.communicate(), 20)
     assert (tmp_path / "line").read_text() == "typed"
 
 
 async def test_what_ignores_sigterm_is_killed(tmp_path: Path, unused_tcp_port: int) -> None:
     child = await ChildProcess.start(command(tmp_path, unused_tcp_port, "stubborn"))
     await eventually(lambda: started(tmp_path))
-    await asyncio.wait_for(child.stop(grace=0.1), 10)
+    await asyncio.wait_for(child.stop(grace=0.1), 20)
     assert is_free(unused_tcp_port)
 
 
@@ -147,7 +147,7 @@ async def test_what_has_started_ends_if_the_start_is_cancelled(tmp_path: Path, u
     assert start.cancel()
     try:
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(start, 10)
+            await asyncio.wait_for(start, 20)
         assert is_free(unused_tcp_port)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -163,7 +163,7 @@ async def test_a_daemon_with_a_session_of_its_own_is_left_alone(
     await eventually(lambda: started(tmp_path))
     daemon = int((tmp_path / "pid").read_text())
     try:
-        await asyncio.wait_for(child.stop(), 10)
+        await asyncio.wait_for(child.stop(), 20)
         assert not is_free(unused_tcp_port)
     finally:
         os.kill(daemon, signal.SIGKILL)

@@ -55,7 +55,7 @@ async def request(spec: str, head: RequestHead | None = None) -> Client:
     if head is not None:
         stream.send_data(b"\0\0\0\0\2hi")
         stream.send_end([])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await client.done.wait()
     await upstream.close()
     return client

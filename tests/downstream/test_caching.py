@@ -51,7 +51,7 @@ async def fields_of(port: int, kind: str) -> list[tuple[bytes, bytes]]:
         return list(head.items())
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET / HTTP/1.1\r\nhost: foo\r\n\r\n")
-    lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).split(b"\r\n")[1:-2]
+    lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).split(b"\r\n")[1:-2]
     writer.transport.abort()
     pairs = [line.partition(b": ") for line in lines]
     return [(name.lower(), value) for name, _, value in pairs]

@@ -80,7 +80,7 @@ async def test_an_extended_connect_is_an_upgrade_whose_halves_end_one_after_the_
             assert await reader.read() == b""
             writer.write(b" and more")
 
-    async with played(play, way) as (peer, server, pool), asyncio.timeout(10):
+    async with played(play, way) as (peer, server, pool), asyncio.timeout(20):
         assert peer.wire.remote_settings.enable_connect_protocol == 1
         number = open_socket(peer, (b"sec-websocket-version", b"13"))
         peer.send(number, b"early")
@@ -112,7 +112,7 @@ async def test_an_app_that_switches_no_protocols_is_no_tunnel(said: int, status:
         writer.write(b"HTTP/1.1 %d Whatever\r\ncontent-length: 2\r\n\r\nno" % said)
         assert await reader.read() == b""
 
-    async with played(play, way) as (peer, _, pool), asyncio.timeout(10):
+    async with played(play, way) as (peer, _, pool), asyncio.timeout(20):
         number = open_socket(peer)
         peer.send(number, b"never sent")
         head, body, *_ = await peer.whole(number)
@@ -134,7 +134,7 @@ async def test_a_malformed_extended_connect_is_refused(fields: h2_peer.Fields) -
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         raise AssertionError("nothing reaches the app")
 
-    async with played(play, "direct") as (peer, *_), asyncio.timeout(10):
+    async with played(play, "direct") as (peer, *_), asyncio.timeout(20):
         number = peer.wire.get_next_available_stream_id()
         peer.wire.send_headers(number, fields)
         peer.flush()

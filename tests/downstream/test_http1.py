@@ -70,7 +70,7 @@ class Bench:
         """Everything that comes back until the connection closes."""
         reader, writer = await self.dial()
         writer.write(data)
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 20)
 
     async def close(self) -> None:
         for writer in self.writers:
@@ -220,7 +220,7 @@ async def test_a_response_that_is_cut_off_never_looks_complete(bench: Bench, par
     reader, writer = await bench.dial()
     writer.write(request())
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 20)
     assert bench.exchanges[-1].error is not None
     assert bench.exchanges[-1].error.code == "upstream-reset"
 
@@ -344,9 +344,9 @@ async def test_a_client_that_goes_away_cancels_the_request_at_the_app(bench: Ben
     bench.handler = app
     _, writer = await bench.dial()
     writer.write(request(close=False))
-    await asyncio.wait_for(started.wait(), 5)
+    await asyncio.wait_for(started.wait(), 20)
     writer.close()
-    await asyncio.wait_for(gone.wait(), 5)
+    await asyncio.wait_for(gone.wait(), 20)
     assert bench.upstream.in_flight == 0
 
 
@@ -390,7 +390,7 @@ async def test_a_slow_client_leaves_its_connection_fit_for_the_next_request(benc
         await read_head(reader)
         got = 0
         while got < big:
-            got += len(await asyncio.wait_for(reader.read(65536), 5))
+            got += len(await asyncio.wait_for(reader.read(65536), 20))
     assert bench.connections == 1
 
 
@@ -451,7 +451,7 @@ async def test_a_slow_head_is_answered_with_408(bench: Bench) -> None:
     await eventually(lambda: bench.server.connections)
     await quiet(lambda: None)
     bench.server.tick(asyncio.get_running_loop().time() + 11)
-    assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 408 ")
+    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_an_app_that_does_not_answer_is_a_504(bench: Bench) -> None:
@@ -467,7 +467,7 @@ async def test_an_app_that_does_not_answer_is_a_504(bench: Bench) -> None:
     writer.write(request())
     await started.wait()
     bench.server.tick(asyncio.get_running_loop().time() + 11)
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 20)
     assert answer.startswith(b"HTTP/1.1 504 ")
     assert b"upstream-timeout" in answer
 
@@ -487,10 +487,10 @@ async def test_the_wait_for_the_response_starts_at_the_end_of_the_request(bench:
     reader, writer = await bench.dial()
     now = bench.server.now
     writer.write(request(b"POST", fields=b"transfer-encoding: chunked\r\n", body=b"1\r\nx\r\n"))
-    await asyncio.wait_for(steps.get(), 5)
+    await asyncio.wait_for(steps.get(), 20)
     bench.server.tick(now + TIMEOUTS.first_byte - 1)
     writer.write(b"0\r\n\r\n")
-    await asyncio.wait_for(steps.get(), 5)
+    await asyncio.wait_for(steps.get(), 20)
     bench.server.tick(now + TIMEOUTS.first_byte + 1)
     respond.set()
-    assert (await asyncio.wait_for(reader.read(), 5)).endswith(b"\r\n\r\nhi")
+    assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"\r\n\r\nhi")

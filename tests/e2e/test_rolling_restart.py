@@ -82,7 +82,7 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             control.targets.remove(tuple(old.control))
             await eventually(lambda: not data.open[tuple(old.data)], "the connections on their way")
             old.command.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(old.command.process.wait(), 15)
+            await asyncio.wait_for(old.command.process.wait(), 20)
 
         one, two = await start("one"), await start("two")
 

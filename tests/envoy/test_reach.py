@@ -275,5 +275,5 @@ async def test_tcp_to_a_service_under_strict_mtls_says_so(party: Party) -> None:
     _, connection = await loop.create_connection(lambda: TcpConnection(stream, loop), *party.c)
     stream.connected(connection)
     stream.send_data(b"GET / HTTP/1.1\r\nhost: c\r\n\r\n")
-    await asyncio.wait_for(client.done.wait(), 10)
+    await asyncio.wait_for(client.done.wait(), 20)
     assert isinstance(client.error, MeshTlsRequired)

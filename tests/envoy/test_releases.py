@@ -158,7 +158,7 @@ async def test_ordinary_requests_are_copied_where_a_workload_has_a_share(tmp_pat
         async with running(configuration, tmp_path, "foo", ENVIRONMENT) as started, ClientSession() as client:
             async with client.get("http://{}:{}/".format(*started.listeners[INBOUND])) as response:
                 assert (response.status, (await response.json())["who"]) == (200, "app")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 await copied.wait()
 
 

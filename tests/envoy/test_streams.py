@@ -75,7 +75,7 @@ async def test_each_server_sent_event_arrives_when_it_is_sent(job: Job) -> None:
         for number in range(20):
             async with job.client.post(f"{alice(job)}/tick", data=f"{number}"):
                 pass
-            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 5) == b"data: %d\n\n" % number
+            assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 20) == b"data: %d\n\n" % number
         async with job.client.post(f"{alice(job)}/tick", data="end"):
             pass
         assert await response.content.read() == b""
@@ -84,8 +84,8 @@ async def test_each_server_sent_event_arrives_when_it_is_sent(job: Job) -> None:
 async def test_a_long_poll_gets_its_response_when_the_app_sends_it(job: Job) -> None:
     async with AsyncExitStack() as stack:
         poll = asyncio.ensure_future(stack.enter_async_context(job.request({"foo": "alice"}, "/events")))
-        response = await asyncio.wait_for(poll, 5)
+        response = await asyncio.wait_for(poll, 20)
         assert response.content.total_bytes == 0
         await (await job.client.post(f"{alice(job)}/tick", data="now")).read()
-        assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 5) == b"data: now\n\n"
+        assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 20) == b"data: now\n\n"
         await (await job.client.post(f"{alice(job)}/tick", data="end")).read()

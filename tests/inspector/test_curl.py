@@ -160,7 +160,7 @@ async def _shell(command: str) -> None:
     run = await asyncio.create_subprocess_exec(
         "bash", "-c", command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    assert await asyncio.wait_for(run.wait(), 10) == 0
+    assert await asyncio.wait_for(run.wait(), 20) == 0
 
 
 REDACTED_BODY = b'{"password": "[redacted]", "pins": ["[redacted]"], "note": "it\'s [redacted]"}'

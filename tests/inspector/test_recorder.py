@@ -100,7 +100,7 @@ async def test_a_cancelled_request_is_recorded_as_cancelled() -> None:
 
     async with serving(slow) as port, laptop(port) as it:
         stream = it.where.upstream().open(get(), Client())
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), 20)
         stream.cancel()
         capture = await it.newest()
     assert capture.error is not None
@@ -128,11 +128,11 @@ async def test_large_bodies_stream_through_and_are_stored_in_part() -> None:
     upstream = RecordingUpstream(app, "foo", recorder)  # type: ignore[arg-type]  # is never closed
     client = Client(keep=False)
     stream = upstream.open(get(b"/10000000"), client)
-    await asyncio.wait_for(client.first.wait(), 5)
+    await asyncio.wait_for(client.first.wait(), 20)
     stream.pause_response()
     assert app.streams[0].paused  # backpressure passes through
     stream.resume_response()
-    await asyncio.wait_for(client.done.wait(), 10)
+    await asyncio.wait_for(client.done.wait(), 20)
     assert client.size == 10_000_000
     recorder.flush()
     (capture,) = store.newest_first()

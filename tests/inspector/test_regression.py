@@ -36,7 +36,7 @@ class Shop:
         if self.at_once > 1:
             self.several.set()
         if request.path.startswith("/items/"):
-            await asyncio.wait_for(self.several.wait(), 5)
+            await asyncio.wait_for(self.several.wait(), 20)
         try:
             return await self._answer(request)
         finally:

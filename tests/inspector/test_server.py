@@ -524,7 +524,7 @@ class Stream:
 
     async def next(self) -> tuple[str, Any]:
         name = ""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 line = (await self._response.content.readuntil(b"\n")).decode().rstrip("\n")
                 if line.startswith("event: "):

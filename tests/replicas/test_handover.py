@@ -39,7 +39,7 @@ async def test_a_request_for_a_laptop_that_has_just_moved_follows_it(redis_serve
         await eventually(lambda: one.registry.lookup("alice", "foo").owner == two.place)
         client = Client()
         earlier.open(get(), client)
-        await asyncio.wait_for(client.done.wait(), 5)
+        await asyncio.wait_for(client.done.wait(), 20)
         assert (client.error, client.body) == (None, b"after")
         await earlier.check_reachable(2.0)
 
@@ -53,7 +53,7 @@ async def test_a_service_that_the_laptop_has_no_longer_leads_nowhere(redis_serve
         await eventually(lambda: one.registry.processes("alice")[0].remote)
         client = Client()
         earlier.open(get(), client)
-        await asyncio.wait_for(client.done.wait(), 5)
+        await asyncio.wait_for(client.done.wait(), 20)
         assert isinstance(client.error, LaptopOffline)
 
 
@@ -72,5 +72,5 @@ async def test_a_link_that_is_to_be_handed_over_ends_by_itself_once_the_laptop_i
         await eventually(lambda: old.goaway, "the GOAWAY")
         assert old.close_error is None
         answer(b"before")(app.streams[0])
-        await asyncio.wait_for(moving, 5)
+        await asyncio.wait_for(moving, 20)
         assert (client.error, client.body) == (None, b"before")

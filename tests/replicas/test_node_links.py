@@ -102,7 +102,7 @@ async def test_the_owner_reports_the_laptops_span_of_a_sampled_request(
         head.span = AgentSpan(TraceParent(trace_id, client_span, 1), "foo", "alice", reported.append)
         sink = Client()
         two.upstream().open(head, sink)
-        await asyncio.wait_for(sink.done.wait(), 5)
+        await asyncio.wait_for(sink.done.wait(), 20)
         assert (bytes(sink.body), reported, len(one.spans), two.spans) == (b"hello", [], spans, [])
         for span in one.spans:
             assert (span.service, span.laptop, span.status, span.code) == ("foo", "alice", 200, "")
@@ -117,12 +117,12 @@ async def test_a_forwarded_request_reaches_no_other_process(redis_server: RedisS
         await eventually(lambda: two.names() == ["alice"])
         stale = two.upstream()
         link.drain("leaving", "it ends")
-        await asyncio.wait_for(link.disconnected, 5)
+        await asyncio.wait_for(link.disconnected, 20)
         await three.connect({"foo": App(answer(b"another"))}, instance="b2")
         await eventually(lambda: one.registry.processes("alice"), "the other process")
         sink = Client()
         stale.open(get(), sink)
-        await asyncio.wait_for(sink.done.wait(), 5)
+        await asyncio.wait_for(sink.done.wait(), 20)
         assert sink.error is not None
         assert sink.error.code == LaptopOffline.code
         assert not sink.heads
@@ -136,7 +136,7 @@ async def test_a_line_of_the_clients_own_means_nothing(redis_server: RedisServer
         wire = b"GET / HTTP/1.1\r\nhost: foo\r\nx-devroute-link: bob 1 foo\r\n\r\n"
         sink = Client()
         two.upstream().open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), sink)
-        await asyncio.wait_for(sink.done.wait(), 5)
+        await asyncio.wait_for(sink.done.wait(), 20)
         assert sink.body == b"hello"
         assert app.streams[0].head.wire == wire
 
@@ -168,7 +168,7 @@ async def test_the_address_of_a_laptop_is_connected_to_by_its_owner(redis_server
         await two.upstream().check_reachable(2)
         sink = Client()
         two.upstream().open(get(), sink)
-        await asyncio.wait_for(sink.done.wait(), 5)
+        await asyncio.wait_for(sink.done.wait(), 20)
         assert sink.body == b"hello"
 
 
@@ -181,7 +181,7 @@ async def test_the_owners_error_is_the_clients_error(redis_server: RedisServer) 
         await eventually(lambda: two.names() == ["alice"])
         sink = Client()
         two.upstream().open(get(), sink)
-        await asyncio.wait_for(sink.done.wait(), 5)
+        await asyncio.wait_for(sink.done.wait(), 20)
         assert sink.error is not None
         assert (sink.error.code, sink.error.message) == (UpstreamReset.code, "the app has ended")
 
@@ -195,12 +195,12 @@ async def test_a_client_that_does_not_read_pauses_the_laptop_behind_the_other_re
         await eventually(lambda: two.names() == ["alice"])
         sink = Client(keep=False)
         stream = two.upstream().open(get(b"/100000000"), sink)
-        await asyncio.wait_for(sink.first.wait(), 5)
+        await asyncio.wait_for(sink.first.wait(), 20)
         stream.pause_response()
         await eventually(lambda: app.streams[0].paused, "the laptop's app to be paused")
         assert sink.size < 8_000_000
         stream.cancel()
-        await asyncio.wait_for(app.streams[0].cancelled.wait(), 5)
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), 20)
 
 
 async def test_the_limit_of_a_subject_counts_forwarded_requests_once(redis_server: RedisServer) -> None:
@@ -212,7 +212,7 @@ async def test_the_limit_of_a_subject_counts_forwarded_requests_once(redis_serve
         sinks = [Client() for _ in range(3)]
         for upstream, sink in zip((one.upstream(), two.upstream(), two.upstream()), sinks, strict=True):
             upstream.open(get(), sink)
-        await asyncio.wait_for(sinks[2].done.wait(), 5)
+        await asyncio.wait_for(sinks[2].done.wait(), 20)
         assert sinks[2].error is not None
         assert sinks[2].error.code == "target-overloaded"
         assert len(app.streams) == 2
@@ -239,7 +239,7 @@ async def test_without_a_link_a_request_is_an_error_and_nothing_is_known_of_the_
     await upstream.check_reachable(0.1)
     sink = Client()
     upstream.open(get(), sink)
-    await asyncio.wait_for(sink.done.wait(), 5)
+    await asyncio.wait_for(sink.done.wait(), 20)
     assert sink.error is not None
     assert sink.error.code == TargetUnreachable.code
     assert "192.0.2.7:8080" in sink.error.message

@@ -143,8 +143,8 @@ async def test_shadow_traffic_has_the_same_ticket_everywhere_and_its_comparisons
         observer.on_head(parse_response_head(b"HTTP/1.1 204 No Content\r\n\r\n", b"GET"))
         observer.on_end([])
         report(one)
-        await asyncio.wait_for(compared.opened.wait(), 5)
-        await asyncio.wait_for(compared.streams[0].complete.wait(), 5)
+        await asyncio.wait_for(compared.opened.wait(), 20)
+        await asyncio.wait_for(compared.streams[0].complete.wait(), 20)
         assert json.loads(compared.streams[0].body)["id"] == KEY
         link.drain("leaving", "the test is over")
         await eventually(lambda: not two.shadow.targets("foo"))

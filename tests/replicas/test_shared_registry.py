@@ -27,7 +27,7 @@ APP = {"foo": App(answer(b"hello"))}
 async def body(replica: Replica, name: str = "alice") -> bytes:
     client = Client()
     replica.upstream(name).open(get(), client)
-    await asyncio.wait_for(client.done.wait(), 5)
+    await asyncio.wait_for(client.done.wait(), 20)
     return bytes(client.body)
 
 
@@ -38,7 +38,7 @@ async def known(*everywhere: Replica, names: list[str]) -> None:
 
 async def ended(link: AgentLink) -> str:
     """The code of the error that ends a link, as the agent sees it."""
-    await asyncio.wait_for(link.disconnected, 10)
+    await asyncio.wait_for(link.disconnected, 20)
     return "" if link.goaway is None else link.goaway.code
 
 

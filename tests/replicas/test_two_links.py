@@ -83,7 +83,7 @@ async def test_a_replica_that_stops_moves_its_link_and_the_other_one_stays(redis
         await has_links(2, one, two, three)
         moving = asyncio.get_running_loop().create_task(one.site.tunnels.hand_over(0))
         await three.connect(moved, instance="a1", beside=True)
-        await asyncio.wait_for(moving, 5)
+        await asyncio.wait_for(moving, 20)
         assert first.goaway is not None
         assert first.goaway.code == "draining"
         await has_links(2, one, two, three)

@@ -11,7 +11,7 @@ from devroute.mesh.testbed import Command
 T = TypeVar("T")
 
 #: For a process that starts on a machine whose cores are all in use.
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 _LONGEST_PAUSE_S = 0.02
 
 

@@ -36,7 +36,7 @@ class Laptop:
             stream.send_data(body)
         if head.framing is not Framing.NONE:
             stream.send_end([])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.done.wait()
         return client
 

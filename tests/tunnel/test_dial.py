@@ -131,7 +131,7 @@ async def test_a_tunnel_over_tls_is_made_only_if_the_certificate_is_trusted(tmp_
         await link.welcome
         client = Client(keep=False)
         where.upstream().open(get(b"/20000000"), client)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await client.done.wait()
         assert client.size == 20_000_000
         assert client.error is None

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.asyncio
 async def fetch(upstream: object, head_: RequestHead) -> Client:
     client = Client()
     upstream.open(head_, client)  # type: ignore[attr-defined]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await client.done.wait()
     return client
 
@@ -85,10 +85,10 @@ async def test_an_end_on_the_open_of_a_chunked_request_is_the_last_chunk_of_an_e
         wire = b"POST / HTTP/1.1\r\nhost: foo\r\ntransfer-encoding: chunked\r\n\r\n"
         payload = OPEN_PREFIX.pack(0, 3) + b"foo" + wire
         send(link, frame(FrameType.OPEN, 1, payload, Flag.CHUNKED | Flag.END))
-        await asyncio.wait_for(app.opened.wait(), 5)
+        await asyncio.wait_for(app.opened.wait(), 20)
         (stream,) = app.streams
         assert stream.head.framing is Framing.CHUNKED
-        await asyncio.wait_for(stream.complete.wait(), 5)
+        await asyncio.wait_for(stream.complete.wait(), 20)
 
 
 async def test_the_app_gets_the_head_that_was_sent() -> None:
@@ -256,7 +256,7 @@ async def test_the_body_of_a_refused_request_is_ignored_and_the_link_goes_on() -
         stream = where.upstream(service="bar").open(post(5), client)
         stream.send_data(b"12345")
         stream.send_end([])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.done.wait()
         assert client.error is not None
         assert client.error.code == "service-not-served"
@@ -432,7 +432,7 @@ async def test_a_peer_that_does_not_respond_to_a_probe_is_dead() -> None:
         (theirs,) = where.tunnels.links
         theirs.transport.pause_reading()
         link.heartbeat.probe(0.02)
-        error = await asyncio.wait_for(link.close_reason, 5)
+        error = await asyncio.wait_for(link.close_reason, 20)
         assert "silent" in error.message
         theirs.transport.abort()
 
@@ -442,7 +442,7 @@ async def test_a_peer_that_responds_to_a_probe_keeps_its_link() -> None:
         link = await connect(where, {"foo": App()})
         await link.welcome
         link.heartbeat.probe(within=10)
-        await asyncio.wait_for(link.heartbeat.ping(), 5)
+        await asyncio.wait_for(link.heartbeat.ping(), 20)
         assert link.heartbeat.round_trip is not None
         assert not link.close_reason.done()
         assert where.registry.listing()

@@ -47,15 +47,15 @@ async def test_a_request_on_a_frozen_laptop_ends_within_two_seconds_and_the_lapt
         assert not link.close_reason.done(), "it may come back"
 
         thaw(link)
-        await asyncio.wait_for(app.streams[1].cancelled.wait(), 5)
+        await asyncio.wait_for(app.streams[1].cancelled.wait(), 20)
         app.streams[0].sink.on_data(b"ok")
         app.streams[0].sink.on_end([])
-        await asyncio.wait_for(answered.done.wait(), 5)
+        await asyncio.wait_for(answered.done.wait(), 20)
         assert answered.body == b"ok"
         app.serve = answer(b"again")
         client = Client()
         where.upstream().open(get(), client)
-        await asyncio.wait_for(client.done.wait(), 5)
+        await asyncio.wait_for(client.done.wait(), 20)
         assert client.body == b"again"
 
 
@@ -71,7 +71,7 @@ async def test_a_slow_app_on_a_laptop_that_answers_pings_is_waited_for() -> None
         assert not client.done.is_set()
         assert proxy_link.heartbeat.round_trip is not None, "it was pinged"
         answer(b"slow")(app.streams[0])
-        await asyncio.wait_for(client.done.wait(), 5)
+        await asyncio.wait_for(client.done.wait(), 20)
         assert client.body == b"slow"
 
 

@@ -35,7 +35,7 @@ class RecordingSink:
         self.changed.set()
 
     async def until(self, met: Callable[[list[object]], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not met(self.events):
                 self.changed.clear()
                 await self.changed.wait()

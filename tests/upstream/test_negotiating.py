@@ -136,7 +136,7 @@ KINDS = [
 async def test_each_call_reaches_the_app_in_a_version_that_it_understands(
     client: str, app: str, way: str
 ) -> None:
-    async with reaching(app, way) as (port, server), asyncio.timeout(10):
+    async with reaching(app, way) as (port, server), asyncio.timeout(20):
         for kind in [*KINDS, *KINDS]:
             expected = (EXPECTED_GRPC if kind == KINDS[-1] else EXPECTED)[client, app]
             assert await CALLS[client](port, kind, server, 0) == expected, kind
@@ -144,7 +144,7 @@ async def test_each_call_reaches_the_app_in_a_version_that_it_understands(
 
 @pytest.mark.parametrize(("client", "app"), [("h1", "h1"), ("h2", "h1"), ("h2", "h2")])
 async def test_a_stream_of_connect_may_be_silent_for_longer_than_a_body(client: str, app: str) -> None:
-    async with reaching(app, "direct") as (port, server), asyncio.timeout(10):
+    async with reaching(app, "direct") as (port, server), asyncio.timeout(20):
         assert await CALLS[client](port, b"application/connect+json", server, 30) == app.encode()
 
 

@@ -111,7 +111,7 @@ async def test_services_are_added_and_removed_while_requests_go_on(tmp_path: Pat
             await ask(it, "DELETE", "/v1/services/bar")
         assert not before.done.is_set()
         held.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await before.done.wait()
         assert (before.error, before.body) == (None, b"slow")
     assert said("bar -> http://127.0.0.1:")
@@ -121,7 +121,7 @@ async def test_services_are_added_and_removed_while_requests_go_on(tmp_path: Pat
 async def fetch_from(where: Site, service: str) -> Client:
     asked = Client()
     where.upstream("alice", service).open(get(), asked)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asked.done.wait()
     return asked
 
@@ -226,7 +226,7 @@ async def test_the_inspector_s_api_is_there_too(tmp_path: Path) -> None:
             kept = (await ask(it, "GET", "/v1/inspector/api/status"))["kept"]
             return bool(kept["exchanges"])
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not await captured():
                 pass
         with pytest.raises(NotFound):

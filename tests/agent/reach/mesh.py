@@ -119,7 +119,7 @@ async def say(port: int, *pieces: bytes, end: bool = True) -> bytes:
     """All that a server on loopback sends to a client that says these."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             for piece in pieces:
                 writer.write(piece)
             if end:

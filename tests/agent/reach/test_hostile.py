@@ -140,7 +140,7 @@ async def test_a_client_that_does_not_read_pauses_the_mesh() -> None:
         stream.sink.resume_request()
         await eventually(lambda: len(stream.body) == 1025)
         writer.close()
-        await asyncio.wait_for(stream.cancelled.wait(), 5)
+        await asyncio.wait_for(stream.cancelled.wait(), 20)
 
 
 @pytest.mark.asyncio

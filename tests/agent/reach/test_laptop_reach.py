@@ -119,7 +119,7 @@ async def test_the_chain_goes_on_through_an_app_that_passes_on_its_trace_alone(s
             await running.reach()
             client = Client()
             running.where.upstream().open(detoured(trace), client)
-            await asyncio.wait_for(client.done.wait(), 10)
+            await asyncio.wait_for(client.done.wait(), 20)
             assert client.body == b"tea"
             await say(await running.port(), get("127.0.0.1"), end=False)
     chained, apart = (stream.head.wire for stream in running.mesh.streams)

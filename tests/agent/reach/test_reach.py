@@ -95,7 +95,7 @@ async def test_a_server_that_speaks_first_is_connected() -> None:
         assert reach.proxy_port is not None
         reader, writer = await asyncio.open_connection("127.0.0.1", reach.proxy_port)
         writer.write(socks("mail", 25))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             assert await reader.readexactly(len(SUCCEEDED) + 8) == SUCCEEDED + b"220 mail"
         writer.close()
 

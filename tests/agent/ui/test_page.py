@@ -184,7 +184,7 @@ async def app() -> AsyncIterator[int]:
 async def ask(where: Site, path: bytes, service: str = "foo") -> Client:
     client = Client()
     where.upstream("alice", service).open(get(path), client)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await client.done.wait()
     return client
 

@@ -52,7 +52,7 @@ class Laptop:
             body = b"".join(frames.frame(each, compressed=True) for each in packed)
         stream.send_data(body)
         stream.send_end([])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.done.wait()
         return await self.newest(before + 1)
 
@@ -72,7 +72,7 @@ class Laptop:
     async def replay(self, capture: Capture, document: Any) -> Capture:
         edits = await self.decoder.encoded(capture, capture.target, json.dumps(document))
         replay = self.replayer.start(capture, {"body_base64": base64.b64encode(edits).decode()})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await replay.done
         return await self.newest(replay.capture.id)
 

@@ -177,7 +177,7 @@ async def test_a_large_response_waits_for_its_caller() -> None:
         await client.first.wait()
         assert client.size < 2_000_000
         stream.resume_response()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.done.wait()
     assert bytes(client.body) == bytes(3_000_000)
 
@@ -422,7 +422,7 @@ async def test_a_body_beyond_the_limit_is_not_buffered_and_passes_unedited(side:
         assert (await inspector.send("POST", path + "/continue", {"body": "x"}))[0] == 400
         shown["headers"].append(["x-added", "1"])
         await inspector.send("POST", path + "/continue", {"headers": shown["headers"]})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             await client.done.wait()
         assert client.error is None
         if side == "request":
@@ -442,7 +442,7 @@ async def test_a_stream_that_never_ends_passes_on_once_it_is_continued() -> None
         await inspector.send("POST", f"/api/held/{held.id}/continue", {})
         await eventually(lambda: bytes(client.body) == b"data: 1\n\n")
         more.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await client.done.wait()
         assert bytes(client.body) == b"data: 1\n\ndata: 2\n\n"
 

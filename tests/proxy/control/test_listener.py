@@ -22,7 +22,7 @@ async def send(where: Site, data: bytes) -> bytes:
     """The server's first response, with the rest of the connection if that is closed after it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
     writer.write(data)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         response = await reader.readuntil(b"\r\n\r\n")
         if b"connection: close" in response:
             response += await reader.read()
@@ -92,7 +92,7 @@ async def test_a_slow_head_and_a_missing_hello_time_out() -> None:
         assert b"408" in await send(where, b"GET /tunnel HTTP/1.1\r\n")
         reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
         writer.write(upgrade())
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             await reader.readuntil(b"\r\n\r\n")
             assert b"no HELLO" in await reader.read()
         writer.close()
@@ -112,7 +112,7 @@ async def test_an_upgrade_on_a_used_connection_is_refused_and_the_connection_clo
     listener = ControlListener(http=connections(runner), tunnels=tunnels)
     server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         writer.write(b"GET /api/status HTTP/1.1\r\nhost: a\r\n\r\n")
         first = await reader.readuntil(b"\r\n\r\n")
         assert first.startswith(b"HTTP/1.1 401 "), "aiohttp got the bytes that were read before"

@@ -128,7 +128,7 @@ async def response(raw: bytes, *pieces: bytes, error: DevrouteError | None = Non
 
     client = Client()
     upstream(App(serve)).open(head(), client)
-    await asyncio.wait_for(client.done.wait(), 5)
+    await asyncio.wait_for(client.done.wait(), 20)
     return client
 
 
@@ -189,7 +189,7 @@ async def test_a_response_that_breaks_off_while_it_is_looked_at_is_an_error_afte
 async def test_without_an_egress_listener_the_error_says_what_to_set() -> None:
     client = Client()
     upstream(None).open(head(), client)
-    await asyncio.wait_for(client.done.wait(), 5)
+    await asyncio.wait_for(client.done.wait(), 20)
     assert isinstance(client.error, ReachUnavailable)
     assert "mesh_egress" in client.error.hint
     refused = await response(b"", error=TargetUnreachable("127.0.0.1:15080 refused the connection"))
