@@ -68,8 +68,8 @@ class TunnelUpstream:
         span = head.span
         stream = OpenedStream(link, head, sink) if span is None else SampledStream(link, head, sink, span)
         quota = link.quota
-        shared = quota is not None and (len(quota.links) > 1 or quota.pools) and quota.full
-        if shared or (link.delayed and link.full):
+        refused = quota is not None and (len(quota.links) > 1 or quota.pools) and not quota.admit()
+        if refused or (link.delayed and link.full):
             link.refuse(stream)
             return stream
         try:
@@ -222,7 +222,8 @@ class ProxyLink(ExchangeLink):
         """The error for one more request, if there are too many."""
         if self.full:
             return TargetOverloaded(f"{self.in_flight} requests are open to this laptop already")
-        return self.quota.overloaded() if self.quota is not None and self.quota.full else None
+        quota = self.quota
+        return None if quota is None or quota.admit() else quota.overloaded()
 
     def refuse(self, owner: OpenedStream) -> None:
         """End a request that cannot have a stream with an error, once open() has returned."""

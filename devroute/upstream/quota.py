@@ -1,6 +1,6 @@
 """Limits on open requests per link, and per subject over all its links and addresses. Looks at no request.
 
-A link enforces its own limit. The sum over a subject is computed only where the subject has several links or
+A link enforces its own limit. What a subject has open is looked at only where it has several links or
 addresses, so the usual request pays nothing for it.
 """
 
@@ -30,26 +30,44 @@ class Pool(Upstream, Reservable, Protocol):
 
 class Quota:
     """What one subject may have open over its `links` and the `pools` of the addresses that it registered.
-    Requests of other subjects to such an address count too: the same laptop serves them."""
+    Requests of other subjects to such an address count too: the same laptop serves them.
 
-    __slots__ = ("limit", "links", "pools", "subject")
+    A subject may have 1,000 links, so they are not added up for each request: `_tunnelled` is what they had
+    open when they were, and one more for each request since then. They are added up again where that reaches
+    the limit, and where a link or pool is new, before which requests may not have asked.
+    """
+
+    __slots__ = ("_tunnelled", "limit", "links", "pools", "subject")
 
     def __init__(self, subject: str, limit: int) -> None:
         self.subject = subject
         self.limit = limit
         self.links: set[Link] = set()
         self.pools: set[Pool] = set()
+        self._tunnelled: int | None = None  # unknown: they have to be added up
 
-    @property
-    def full(self) -> bool:
-        tunnelled = sum(link.in_flight for link in self.links)
-        return tunnelled + sum(pool.in_flight for pool in self.pools) >= self.limit
+    def admit(self) -> bool:
+        """Whether one more request may be opened. Each request over a link asks, if the subject has several
+        links or pools."""
+        pooled = sum(pool.in_flight for pool in self.pools) if self.pools else 0
+        tunnelled = self._tunnelled
+        if tunnelled is None or tunnelled + pooled >= self.limit:
+            tunnelled = sum(link.in_flight for link in self.links)
+        admitted = tunnelled + pooled < self.limit
+        self._tunnelled = tunnelled + 1 if admitted else tunnelled
+        return admitted
+
+    def join(self, link: Link) -> None:
+        """Count `link` from now on."""
+        self.links.add(link)
+        self._tunnelled = None
 
     def add(self, pool: Pool) -> None:
         """Count `pool` from now on; pools without open requests are forgotten."""
         if pool not in self.pools:
             self.pools = {each for each in self.pools if each.in_flight}
             self.pools.add(pool)
+            self._tunnelled = None
 
     def overloaded(self) -> TargetOverloaded:
         return TargetOverloaded(f"{self.limit} requests are open to '{self.subject}' already")
@@ -67,12 +85,12 @@ class QuotaUpstream:
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         quota = self._quota
         quota.add(self._pool)
-        return RefusedStream(sink, quota.overloaded()) if quota.full else self._pool.open(head, sink)
+        return self._pool.open(head, sink) if quota.admit() else RefusedStream(sink, quota.overloaded())
 
     def reserve(self) -> DevrouteError | None:
         quota = self._quota
         quota.add(self._pool)
-        return quota.overloaded() if quota.full else self._pool.reserve()
+        return self._pool.reserve() if quota.admit() else quota.overloaded()
 
     def unreserve(self) -> None:
         self._pool.unreserve()
@@ -117,7 +135,7 @@ class Quotas:
         quota = self._by_subject.get(subject)
         if quota is None:
             quota = self._by_subject[subject] = Quota(subject, self._per_subject)
-        quota.links.add(link)
+        quota.join(link)
         self._limit(link)
         return quota
 
