@@ -18,10 +18,10 @@ from devroute.inspector.store import CaptureStore
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: How long events wait, in seconds, and how many streams are then processed: 1,600 a second, for a sixteenth
-#: of a core. If more arrive, SAMPLE streams are processed each time, and the event loop is left to requests.
+#: of a core. While twice as many arrive, only SAMPLE are each time, and the event loop is left to requests.
 DELAY_S: Final = 0.02
 BATCH: Final = 32
-SAMPLE: Final = 8
+SAMPLE: Final = 4
 
 #: Streams with queued events. Beyond them, requests are not recorded, but counted.
 MAX_WAITING: Final = 512
@@ -51,6 +51,7 @@ class Recorder:
         self._loop = loop
         self._waiting: list[RecordedStream] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._before = 0  # streams that had been skipped or waited after the last time
 
     @property
     def busy(self) -> bool:
@@ -64,9 +65,12 @@ class Recorder:
 
     def _record(self) -> None:
         self._timer = None
-        size = SAMPLE if self.busy else BATCH
-        batch = self._waiting[:size]
-        del self._waiting[:size]
+        waiting, skipped = self._waiting, self.store.skipped
+        arrived = skipped + len(waiting) - self._before
+        size = SAMPLE if self.busy and arrived > 2 * BATCH else BATCH
+        batch = waiting[:size]
+        del waiting[:size]
+        self._before = skipped + len(waiting)
         for stream in batch:
             stream.record()
         if self._waiting:

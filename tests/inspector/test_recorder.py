@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,7 @@ from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, NotReplayable, RequestMalformed
-from devroute.inspector.recorder import MAX_WAITING, Recorder, RecordingUpstream
+from devroute.inspector.recorder import BATCH, MAX_WAITING, SAMPLE, Recorder, RecordingUpstream
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import CaptureStore
 from tests.support import grpc_shop
@@ -177,6 +178,36 @@ async def test_requests_beyond_the_recorder_s_rate_are_counted_only() -> None:
     upstream.open(get(), Client())
     recorder.flush()
     assert len(store) == MAX_WAITING + 1
+
+
+class Timer:
+    """The loop of a recorder whose time passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[Callable[[], None]] = []
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        self.due.append(callback)
+        return self
+
+
+@pytest.mark.parametrize(
+    ("arrive", "recorded"), [(BATCH // 2, BATCH), (2 * BATCH, BATCH), (2 * BATCH + 1, SAMPLE), (500, SAMPLE)]
+)
+async def test_a_sample_is_recorded_while_far_more_arrive_and_no_longer(arrive: int, recorded: int) -> None:
+    timer, store = Timer(), CaptureStore()
+    recorder = Recorder(store, timer)  # type: ignore[arg-type]
+    upstream = RecordingUpstream(App(), "foo", recorder)  # type: ignore[arg-type]
+    for _ in range(MAX_WAITING + 10 * BATCH):
+        upstream.open(get(), Client())
+    timer.due.pop()()
+    assert len(store) == SAMPLE
+    for _ in range(3):  # the first ones make up for the sample
+        before = len(store)
+        for _ in range(arrive):
+            upstream.open(get(), Client())
+        timer.due.pop()()
+    assert len(store) - before == recorded
 
 
 async def test_queued_events_are_bounded() -> None:
