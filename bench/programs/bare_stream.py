@@ -11,10 +11,14 @@ def encode(self, pieces):
     return b"".join(pieces)
 
 
-def receive(self, data):
+def frame(self, pieces):
+    return pieces
+
+
+def receive(self, data, whole=None):
     return [memoryview(data)]
 
 
 if __name__ == "__main__":
-    WebSocket.encode, WebSocket.receive = encode, receive
+    WebSocket.encode, WebSocket.frame, WebSocket.receive = encode, frame, receive
     main()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
-from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, Connection, enable_keepalive
+from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, RECEIVE_BUFFER, Connection, enable_keepalive
 from devroute.http.message import Headers
 from devroute.tunnel.link_stream import LinkStream
 from devroute.tunnel.liveness import Heartbeat, Liveness
@@ -104,9 +104,8 @@ class Link(Connection):
             sources[owner] = None
         self.wake()
         if (self.write_paused or not has_credit) and not owner.stopped:
-            owner.stopped = True
             sources[owner] = None
-            owner.stop_source()
+            owner.stop()
 
     def send_end(self, owner: LinkStream, trailers: Headers) -> None:
         self._session.send_end(owner.stream, trailers)
@@ -145,18 +144,18 @@ class Link(Connection):
         turn = READ_TURN
         turn.reading = True
         try:
-            self.feed(self.get_buffer(-1)[:nbytes])
+            self.feed(self.get_buffer(-1)[:nbytes], RECEIVE_BUFFER)
         finally:
             turn.finish()
 
-    def feed(self, data: Buffer) -> None:
-        """Handle bytes from the peer; `data` may be reused once this returns."""
+    def feed(self, data: Buffer, whole: bytearray | None = None) -> None:
+        """Handle bytes from the peer; `data` may be reused once this returns. `whole` as of WebSocket."""
         heartbeat = self.heartbeat
         heartbeat.last_received = self._loop.time()
         heartbeat.ping_outstanding = False
         session = self._session
         websocket = self._websocket
-        for piece in websocket.receive(data):
+        for piece in websocket.receive(data, whole):
             events = session.receive(piece)
             if len(events) * TINY_BYTES > len(piece):
                 self.slow_down(len(events))
@@ -200,8 +199,7 @@ class Link(Connection):
         self.write_paused = True
         for owner in list(self.sources):
             if not owner.stopped:
-                owner.stopped = True
-                owner.stop_source()
+                owner.stop()
 
     def resume_writing(self) -> None:
         self.write_paused = False
@@ -262,8 +260,10 @@ class Link(Connection):
     def _write_frames(self) -> None:
         session = self._session
         if session.has_output and not self.transport.is_closing():
-            pieces = session.data_to_send()
-            self.transport.write(self._websocket.encode(pieces))
+            if session.pending >= FLUSH_BYTES:
+                self.transport.writelines(self._websocket.frame(session.data_to_send()))
+            else:
+                self.transport.write(self._websocket.encode(session.data_to_send()))
 
     def _on_writable(self, owner: LinkStream) -> None:
         self._start_source(owner)

@@ -95,6 +95,11 @@ class LinkStream:
 
     # --- from the link
 
+    def stop(self) -> None:
+        """Nothing more can be sent for now."""
+        self.stopped = True
+        self.stop_source()
+
     def receive_data(self, data: bytes, end: int) -> None:
         if self.done:
             return

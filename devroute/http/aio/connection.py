@@ -39,8 +39,14 @@ UNACKNOWLEDGED: Final = 25
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.pack("hh", 1, 0)
 
-_buffer = bytearray(RECEIVE_BYTES)
-_view = memoryview(_buffer)
+#: Free memory at the end of its heap glibc returns beyond twice the largest block that it has mapped and
+#: unmapped; at first 128 KiB. Where pieces of bodies queue up and leave, the same MiB would come and go: up
+#: to 50,000 page faults for 1 GiB.
+KEPT_BYTES: Final = 2 * 1024 * 1024
+bytes(KEPT_BYTES)
+
+RECEIVE_BUFFER: Final = bytearray(RECEIVE_BYTES)
+_view: Final = memoryview(RECEIVE_BUFFER)
 
 
 class ReadTurn:
@@ -157,11 +163,17 @@ class Connection(asyncio.BufferedProtocol):
         out = self._out
         if not out:
             return
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
+        self._out = []
+        large = self._out_bytes >= FLUSH_BYTES
         self._out_bytes = 0
-        if not self.closed:
-            self.transport.write(data)
+        if self.closed:
+            return
+        if len(out) == 1:
+            self.transport.write(out[0])
+        elif large:
+            self.transport.writelines(out)
+        else:
+            self.transport.write(b"".join(out))
 
     def close(self) -> None:
         """Send what is buffered, then close."""

@@ -26,6 +26,9 @@ MAX_CONTROL: Final = 125
 #: Not a limit of memory, since payload is not collected; no working peer sends a longer message.
 MAX_MESSAGE: Final = 1 << 40
 
+#: Bytes of keys that are drawn at once: a system call for each message would cost as much as its framing.
+KEYS_BYTES: Final = 1024
+
 #: RFC 6455 §1.3.
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -59,6 +62,8 @@ class WebSocket:
     def __init__(self, *, client: bool, random: Callable[[int], bytes]) -> None:
         self._client = client
         self._random = random
+        self._keys = b""  # random bytes, used up to `_key_at`
+        self._key_at = 0
         self.replies: list[bytes] = []
         self.control_frames = 0
         self.closed: int | None = None
@@ -74,6 +79,15 @@ class WebSocket:
         """One binary message of these pieces."""
         return self._encode(_BINARY, pieces, sum(map(len, pieces)))
 
+    def frame(self, pieces: list[bytes]) -> list[bytes] | list[bytes | bytearray]:
+        """The same as pieces to be sent one after the other: `pieces` themselves, unless they have to be
+        masked."""
+        size = sum(map(len, pieces))
+        if self._client:
+            return [self._encode(_BINARY, pieces, size)]
+        pieces.insert(0, _header(_BINARY, size, 0))
+        return pieces
+
     def close(self, code: int) -> bytes:
         """The close frame that ends our side (RFC 6455 §5.5.1)."""
         return bytes(self._encode(_CLOSE, [struct.pack("!H", code)], 2))
@@ -81,7 +95,12 @@ class WebSocket:
     def _encode(self, opcode: int, pieces: list[bytes], size: int) -> bytes | bytearray:
         if not self._client:
             return b"".join((_header(opcode, size, 0), *pieces))
-        key = self._random(4)
+        at = self._key_at
+        if at >= len(self._keys):
+            self._keys = self._random(KEYS_BYTES)
+            at = 0
+        self._key_at = at + 4
+        key = self._keys[at : at + 4]
         header = _header(opcode, size, _MASKED) + key
         # The whole message is masked in one pass, so the header is masked twice: here, and by that pass. The
         # key is rotated so that its first byte is for the payload's first.
@@ -95,21 +114,23 @@ class WebSocket:
 
     # --- receiving ----------------------------------------------------------------------------------------
 
-    def receive(self, data: Buffer) -> list[Buffer]:
-        """The payload in these bytes. Its memoryviews are views of `data`: use them before that is reused."""
+    def receive(self, data: Buffer, whole: bytearray | None = None) -> list[Buffer]:
+        """The payload in these bytes. Its memoryviews are views of `data`: use them before that is reused.
+
+        `whole`: the buffer that `data` is the start of, where it may be overwritten."""
         payload: list[Buffer] = []
         if self.closed is None:
             try:
-                self._parse(data, payload)
+                self._parse(data, payload, whole)
             except ProtocolError as error:
                 self.error = error
                 self.closed = CloseCode.PROTOCOL_ERROR
                 self.replies.append(self.close(CloseCode.PROTOCOL_ERROR))
         return payload
 
-    def _parse(self, data: Buffer, payload: list[Buffer]) -> None:
+    def _parse(self, data: Buffer, payload: list[Buffer], whole: bytearray | None) -> None:
         if self._held:
-            data = self._held + bytes(data)
+            data, whole = self._held + bytes(data), None
             self._held = b""
         view = memoryview(data)
         size = len(view)
@@ -118,12 +139,12 @@ class WebSocket:
             if self._left:
                 take = min(self._left, size - at)
                 if take:
-                    payload.append(self._unmasked(view[at : at + take]))
+                    payload.append(self._unmasked(view, at, at + take, whole))
                     self._left -= take
                     at += take
             if at == size:
                 return
-            if size - at < 2:  # a header has 2 to 14 bytes
+            if size < at + 2:  # a header has 2 to 14 bytes
                 break
             first, second = view[at], view[at + 1]
             self._check_start(first, second)
@@ -142,7 +163,7 @@ class WebSocket:
             if body + length > size:
                 break
             self._key = key
-            self._control(first & 0x0F, bytes(self._unmasked(view[body : body + length])))
+            self._control(first & 0x0F, bytes(self._unmasked(view, body, body + length, None)))
             if self.closed is not None:
                 return
             at = body + length
@@ -169,16 +190,25 @@ class WebSocket:
         if not length:
             self.control_frames += 1
 
-    def _unmasked(self, view: memoryview) -> Buffer:
+    def _unmasked(self, view: memoryview, start: int, stop: int, whole: bytearray | None) -> Buffer:
+        """A part of the payload: a copy, or where it is in `whole`, if it is most of that, and the rest of
+        the data. What is before it was read, and what is after it is nothing that was received."""
         key = self._key
+        part: Buffer = view[start:stop]
         if key is None:
-            return view
-        data = bytearray(view)
-        mask(key, data)
-        turn = len(data) % 4
+            return part
+        size = stop - start
+        if whole is not None and stop == len(view) and 2 * size >= len(whole):
+            turn = -start % 4
+            mask(key[turn:] + key[:turn], whole)
+        else:
+            copy = bytearray(part)
+            mask(key, copy)
+            part = copy
+        turn = size % 4
         if turn:
             self._key = key[turn:] + key[:turn]
-        return data
+        return part
 
     def _control(self, opcode: int, payload: bytes) -> None:
         self.control_frames += 1

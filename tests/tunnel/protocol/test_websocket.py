@@ -1,4 +1,5 @@
 import base64
+import itertools
 import struct
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from devroute.errors import ProtocolError
 from devroute.tunnel.protocol import websocket
 from devroute.tunnel.protocol.masking import mask_arithmetically
-from devroute.tunnel.protocol.websocket import WebSocket, split_head
+from devroute.tunnel.protocol.websocket import KEYS_BYTES, WebSocket, split_head
 from tests.support.examples import examples
 
 KEY = b"\x37\xfa\x21\x3d"
@@ -49,6 +50,49 @@ def test_any_split_gives_the_same_payload(messages: list[bytes], cuts: list[int]
     for sender, receiver in (pair(), pair()[::-1]):
         data = b"".join(bytes(sender.encode([m])) for m in messages)
         assert payload(receiver, data, *(c for c in cuts if c < len(data))) == b"".join(messages)
+
+
+@examples(80)
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.lists(st.integers(1, 64), min_size=1))
+def test_what_is_unmasked_in_the_buffer_gives_the_same_payload(
+    messages: list[bytes], sizes: list[int]
+) -> None:
+    client, server = pair()
+    data = b"".join(bytes(client.encode([message])) for message in messages)
+    buffer = bytearray(64)
+    got = b""
+    for size in itertools.cycle(sizes):
+        read, data = data[:size], data[size:]
+        if not read:
+            break
+        buffer[: len(read)] = read
+        got += b"".join(bytes(piece) for piece in server.receive(memoryview(buffer)[: len(read)], buffer))
+    assert got == b"".join(messages)
+
+
+def test_most_of_a_buffer_is_unmasked_without_a_copy() -> None:
+    client, server = pair()
+    message = bytes(client.encode([bytes(100)]))
+    buffer = bytearray(message[:64])
+    (piece,) = server.receive(memoryview(buffer), buffer)
+    assert isinstance(piece, memoryview)
+    assert piece.obj is buffer
+    (rest,) = server.receive(message[64:])
+    assert bytes(piece) + bytes(rest) == bytes(100)
+
+
+def test_each_message_has_a_key_of_its_own() -> None:
+    drawn = b"".join(number.to_bytes(4) for number in range(1000))
+    left = [drawn[at : at + KEYS_BYTES] for at in range(0, len(drawn), KEYS_BYTES)]
+    client = WebSocket(client=True, random=lambda size: left.pop(0)[:size])
+    keys = [bytes(client.encode([b"x"]))[2:6] for _ in range(600)]
+    assert b"".join(keys) == drawn[: 4 * 600]
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_message_in_pieces_is_the_same_message(end: int) -> None:
+    pieces = [b"one", b"", bytes(300)]
+    assert b"".join(pair()[end].frame(list(pieces))) == bytes(pair()[end].encode(pieces))
 
 
 def test_the_routine_in_c_is_used_where_aiohttp_has_one() -> None:
