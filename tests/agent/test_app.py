@@ -485,7 +485,7 @@ async def test_a_signal_ends_the_link_before_the_child(tmp_path: Path, number: i
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             await written(pid_file)
             process.send_signal(number)
             out, _ = await process.communicate()

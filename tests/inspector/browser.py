@@ -80,8 +80,8 @@ class Browser:
     async def until(self, expression: str, *values: Any) -> Any:
         """Wait for a JavaScript expression to be true. It may throw while an element is missing."""
         script = f"try {{ return {expression} }} catch (_) {{ return null }}"
-        try:  # 30 s, for the first page on a machine that starts Envoys at the same time
-            return await eventually(lambda: self.js(script, *values), expression, within=30)
+        try:  # for the first page on a machine that starts Envoys at the same time
+            return await eventually(lambda: self.js(script, *values), expression, within=60)
         except AssertionError as error:
             shown = await self.js("return document.body.innerText.slice(0, 3000)")
             raise AssertionError(f"{error} {values}\n{shown}") from None
