@@ -247,6 +247,7 @@ class Agent:
         if self.reach is not None:
             served = {name: self.reach.watched(each) for name, each in served.items()}
         link = AgentLink(websocket, loop, served, self.finished.observe)
+        link.counted = self.finished.counted
         if self._metrics is not None:
             self._metrics.follow(link)
         return link

@@ -67,6 +67,14 @@ class FinishedRequests:
         if (finished.code or finished.refusal) and not (finished.rule or finished.outgoing):
             self.advise(finished)
 
+    def counted(self) -> bool:
+        """Whether of a request that succeeded nothing but the number is wanted, which is then counted: what
+        `observe` takes need not be made."""
+        wanted = not self._full or self.count is not None or self.ended is not None
+        if not wanted:
+            self._skipped += 1
+        return not wanted
+
     def flush_soon(self) -> None:
         if self._timer is None:
             self._timer = self._loop.call_later(REPORT_SECONDS, self.flush)

@@ -26,7 +26,7 @@ _CLIENT_CERTIFICATE = re.compile(
 #: What is recorded of a field, besides the index in BodyFields.
 _SECRET, _PLAIN, _CERTIFICATE = -1, -2, -3
 _CERTIFICATE_FIELD: Final = b"x-forwarded-client-cert"
-#: Bytes of the names of fields that are remembered.
+#: Bytes of the names of fields that are remembered, and of callers' certificates.
 _MAX_REMEMBERED: Final = 256 * 1024
 _PARAMETER = re.compile(rb"(?<=[?&#])([^=&#?\s]++)=([^&#\s]*+)")
 
@@ -70,6 +70,7 @@ class Redaction:
         """`added` and `removed`: changes to the default names."""
         self.masks = Masks(added, removed, paths)
         self._kinds: BoundedCache[bytes, int] = BoundedCache(_MAX_REMEMBERED)
+        self._certificates: BoundedCache[bytes, bytes] = BoundedCache(_MAX_REMEMBERED)
 
     # --- heads
 
@@ -89,7 +90,7 @@ class Redaction:
             if kind >= 0:
                 fields[kind] = raw[start:end]
             elif kind == _CERTIFICATE:
-                pieces += (raw[at:start], _CLIENT_CERTIFICATE.sub(rb"\1=" + _REDACTED, match[2]))
+                pieces += (raw[at:start], self._certificate(match[2]))
                 at = end
             elif end > start:
                 pieces += (raw[at:start], _REDACTED)
@@ -110,6 +111,14 @@ class Redaction:
             kind = _CERTIFICATE
         self._kinds.put(name, kind, len(name))
         return kind
+
+    def _certificate(self, value: bytes) -> bytes:
+        """Each caller of a mesh sends the same in every request."""
+        redacted = self._certificates.get(value)
+        if redacted is None:
+            redacted = _CLIENT_CERTIFICATE.sub(rb"\1=" + _REDACTED, value)
+            self._certificates.put(value, redacted, len(value) + len(redacted))
+        return redacted
 
     def target(self, target: bytes) -> bytes:
         if target.find(b"?") >= 0 or target.find(b"#") >= 0:

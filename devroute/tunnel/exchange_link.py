@@ -4,6 +4,7 @@ streams for requests (tunnel/opened_stream.py), and serves those that the other 
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, RequestMalformed
@@ -34,6 +35,10 @@ _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
 _PROCESS_BUDGET: Final = WindowBudget(PROCESS_GROWTH)
 
 
+def _never() -> bool:
+    return False
+
+
 def open_flags(framing: Framing) -> int:
     """The flags of the OPEN of a request with this framing."""
     if framing is _NONE:
@@ -45,8 +50,9 @@ def open_flags(framing: Framing) -> int:
 
 class ExchangeLink(Link):
     """`responder`: what errors call the other end, where that responds. `observe` gets each finished exchange
-    that this end has served. `waiting`: of the bodies of requests that it serves, and
-    `waiting_responses` of those that it gets; None where each may have its stream's window waiting."""
+    that this end has served, except successes that `counted()` says it has counted. `waiting`: of the bodies
+    of requests that it serves, and `waiting_responses` of those that it gets; None where each may have its
+    stream's window waiting."""
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class ExchangeLink(Link):
         self.time = loop.time
         self.responder = responder
         self.observe = observe
+        self.counted: Callable[[], bool] = _never
         self.response_parser = ResponseHeadParser()
         self.waiting: WindowBudget | None = None
         self.waiting_responses: WindowBudget | None = None

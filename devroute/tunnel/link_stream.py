@@ -3,7 +3,6 @@ enforce the body's length, grant credit. Knows nothing of either end.
 """
 
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from devroute.errors import DevrouteError
@@ -26,7 +25,7 @@ class LinkStream:
     bytes that it sends come from; `stopped`: the source was asked to send no more."""
 
     __slots__ = (
-        "_consume", "_held", "_held_end", "_paused", "_waiting", "done", "left", "link", "stopped", "stream",
+        "_held", "_held_end", "_paused", "_waiting", "done", "left", "link", "stopped", "stream",
     )  # fmt: skip
 
     def __init__(self, link: "Link") -> None:
@@ -35,13 +34,16 @@ class LinkStream:
         self.stopped = False
         self.left = 0
         self.done = False
-        self._consume: Callable[[bytes], None]
         self._paused = False  # by the consumer
         self._held: deque[Chunk] | None = None
         self._held_end: Headers | None = None
         self._waiting = 0  # bytes, as far as a budget bounds them
 
     # --- what the two ends implement
+
+    def consume(self, data: bytes) -> None:
+        """Pass a piece of the body on to the consumer."""
+        raise NotImplementedError
 
     def complete(self, trailers: Headers) -> None:
         """The body is complete: pass that on to the consumer."""
@@ -149,7 +151,7 @@ class LinkStream:
                 self.left = 0
                 self.violated("the body is longer than its content-length")
                 return
-        self._consume(data)
+        self.consume(data)
         self.link.grant(self.stream, len(data))
 
     def violated(self, message: str) -> None:

@@ -33,7 +33,6 @@ class OpenedStream(LinkStream):
     __slots__ = (
         "_exchanges",
         "_method",
-        "_response_parser",
         "_sink",
         "_upgradable",
         "_upgraded",
@@ -43,11 +42,9 @@ class OpenedStream(LinkStream):
     def __init__(self, link: "ExchangeLink", head: RequestHead, sink: ResponseSink) -> None:
         super().__init__(link)
         self._exchanges = link
-        self._response_parser = link.response_parser
         self._method = head.method
         self._upgradable = head.framing is _UPGRADE
         self._sink = sink
-        self._consume = sink.on_data
         self._upgraded = False
         self.answered = False  # something of the response has arrived
 
@@ -100,8 +97,8 @@ class OpenedStream(LinkStream):
         """The parsed head. Raises UpstreamInvalid, also where the frame's flags contradict it."""
         if raw[-4:] != b"\r\n\r\n":
             raise UpstreamInvalid(f"the {self._exchanges.responder}'s response has no whole head")
-        head = self._response_parser.parse(raw, self._method)
-        if head.drop:
+        head = self._exchanges.response_parser.parse(raw, self._method)
+        if head.drop and not head.repeated:
             head.by_rule = rule_of(raw)
         status = head.status
         if (status == 101) is not bool(flags & _FLAG_UPGRADE) or (
@@ -116,6 +113,9 @@ class OpenedStream(LinkStream):
             who = self._exchanges.responder
             raise UpstreamInvalid(f"the {who}'s response switches protocols (101) without a request for it")
         return head
+
+    def consume(self, data: bytes) -> None:
+        self._sink.on_data(data)
 
     def complete(self, trailers: Headers) -> None:
         self.done = True
@@ -141,7 +141,6 @@ class OpenedStream(LinkStream):
 
     def let_go(self) -> None:
         self._sink = NO_SINK
-        self._consume = NO_SINK.on_data
 
     def wrong_length(self, message: str) -> DevrouteError:
         return UpstreamReset(f"the {self._exchanges.responder}'s response: {message}")

@@ -110,10 +110,12 @@ class ServedStream(LinkStream):
         )
 
     def start(self, upstream: Upstream) -> None:
-        to_app = self._to_app = upstream.open(self._head, self)
-        self._consume = to_app.send_data
+        self._to_app = upstream.open(self._head, self)
 
     # --- the request
+
+    def consume(self, data: bytes) -> None:
+        self._to_app.send_data(data)
 
     def complete(self, trailers: Headers) -> None:
         self.done = True
@@ -147,7 +149,6 @@ class ServedStream(LinkStream):
 
     def let_go(self) -> None:
         self._to_app = NO_REQUEST
-        self._consume = NO_REQUEST.send_data
 
     # --- the response
 
@@ -178,7 +179,11 @@ class ServedStream(LinkStream):
         READ_TURN.after_flush(self._succeeded)
 
     def _succeeded(self) -> None:
-        self._finished("", "")
+        counted = self._exchanges.counted
+        if self._refusal or self._started < 0 or self._service.startswith(b"@") or not counted():
+            self._finished("", "")
+        else:
+            self._started = -1.0  # observed
 
     def on_error(self, error: DevrouteError) -> None:
         self.done = True

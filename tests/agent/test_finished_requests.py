@@ -56,6 +56,18 @@ async def test_at_the_end_those_that_were_not_shown_are_counted() -> None:
     assert "(7 more requests are not shown)" in laptop.lines.text
 
 
+async def test_a_success_is_only_counted_while_no_more_are_shown() -> None:
+    laptop = Laptop()
+    assert not laptop.finished.counted()
+    for _ in range(MAX_LINES):
+        laptop.finished.observe(DONE)
+    assert [laptop.finished.counted() for _ in range(3)] == [True, True, True]
+    laptop.finished.count = laptop.advised.append  # metrics want all of them
+    assert not laptop.finished.counted()
+    laptop.finished.flush()
+    assert "(3 more requests are not shown)" in laptop.lines.text
+
+
 async def test_requests_of_devroute_itself_end_but_are_not_shown() -> None:
     laptop = Laptop()
     ended: list[bytes] = []

@@ -55,6 +55,23 @@ async def test_a_request_reaches_the_app_and_its_response_the_client() -> None:
     )  # fmt: skip
 
 
+async def test_a_success_that_was_counted_is_not_observed_but_whatever_else_is() -> None:
+    observed: list[Finished] = []
+
+    def serve(stream: AppStream) -> None:
+        stream.sink.on_head(head(403 if stream.head.target == b"/refused" else 200, 5))
+        stream.sink.on_data(b"hello")
+        stream.sink.on_end([])
+
+    async with tunnel(App(serve), observed=observed) as (where, link):
+        await fetch(where.upstream(), get(b"/observed"))
+        link.counted = lambda: True
+        for target in (b"/refused", b"/counted"):
+            await fetch(where.upstream(), get(target))
+        await eventually(lambda: len(observed) == 2)
+    assert [line.target for line in observed] == ["/observed", "/refused"]
+
+
 @pytest.mark.parametrize(
     ("request_head", "framing", "length"),
     [
