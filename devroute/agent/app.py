@@ -45,7 +45,6 @@ from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.state import InspectorState
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
-from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Notice
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -124,7 +123,6 @@ class Agent:
         self._child: ChildProcess | None = None
         self._ending: asyncio.Future[int] = self._loop.create_future()  # the exit code that was asked for
         self._ended_by = "app"
-        self._tasks = TaskOwner()
         self._last_notice: Notice | None = None
         self._monitor = LinkMonitor(reporter, self._loop)
         make, reaches = self._make_link, settings.reaches
@@ -208,16 +206,7 @@ class Agent:
         return await first_result(self._keeper.stay(first), self._child.wait())
 
     def _open_to_others(self) -> None:
-        """Beside the requests, which come already."""
-
-        def opened(opening: asyncio.Task[None]) -> None:
-            if not opening.cancelled() and (error := opening.exception()) is not None:
-                self._failed(error)
-
-        opening = self._tasks.start(self.controlled.open(self._state_folder, self._wait_until_ready))
-        opening.add_done_callback(opened)
-
-    def _wait_until_ready(self) -> None:
+        self.controlled.open(self._state_folder)
         self._readiness.start(
             self._settings.services, self._watch, self.controlled.status_with_link, self._failed
         )
@@ -294,7 +283,6 @@ class Agent:
     async def _close(self) -> None:
         self._monitor.stop()
         self._open_requests.stop()
-        await self._tasks.close()
         await self._readiness.close()
         await self._watch.close()
         await self._advisor.close()

@@ -1,7 +1,5 @@
 """What other processes of the same user can see and change of a `devroute up`: its side of agent/control."""
 
-import asyncio
-import importlib
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -10,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devroute.agent.app_watch import AppWatch
+from devroute.agent.control.port import ControlPort
 from devroute.agent.control.running import identity_of
 from devroute.agent.invitation import Invitation, invitation
 from devroute.agent.link_keeper import LinkKeeper
@@ -19,11 +18,10 @@ from devroute.agent.ui.fan_out import FanOut
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.inspection import About, Inspection
 from devroute.inspector.port import InspectorPort
-from devroute.platforms import freeze_heap, shell_in_use
+from devroute.platforms import shell_in_use
 from devroute.tunnel.protocol.handshake import Welcome
 
 if TYPE_CHECKING:
-    from devroute.agent.control.server import ControlServer
     from devroute.agent.reach.laptop_reach import LaptopReach
 
 
@@ -46,25 +44,21 @@ class ControlledAgent:
     contract: str = ""
     started: float = field(default_factory=lambda: round(time.time(), 3))  # seconds since the epoch
     _welcome: Welcome | None = None
-    _server: "ControlServer | None" = None
+    _port: ControlPort | None = None
 
-    async def open(self, state_folder: Path | None, opened: Callable[[], None]) -> None:
-        """Serve the inspector and, unless there is no `state_folder`, be found by others; then call `opened`.
-        Once online, since what serves takes long to import."""
+    def open(self, state_folder: Path | None) -> None:
+        """Serve the inspector and, unless there is no `state_folder`, be found by others: once online."""
         if self.inspector is not None:
-            await self.inspector.start()
+            self.inspector.start()
         if state_folder is not None:
-            module = await asyncio.to_thread(importlib.import_module, "devroute.agent.control.server")
-            self._server = server = module.ControlServer(self, state_folder)
-            problem = await server.start(identity_of(self.settings), self.settings.name)
+            self._port = ControlPort(self, state_folder)
+            problem = self._port.start(identity_of(self.settings), self.settings.name)
             if problem:
                 self.reporters.no_control(problem)
-        freeze_heap()
-        opened()
 
     async def close(self) -> None:
-        if self._server is not None:
-            await self._server.close()
+        if self._port is not None:
+            await self._port.close()
 
     def invite(self, welcome: Welcome) -> Invitation:
         """How to send requests to what is served now; the inspector shows it, too."""

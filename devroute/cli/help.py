@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
+from devroute.platforms import without_collections
+
 
 class Commands(TyperGroup):
     """Lists each command with its whole first sentence, which Typer would cut off."""
@@ -36,7 +38,8 @@ class LazyCommand:
     def load(self, name: str) -> Any:
         """Typer's command."""
         module, attribute = self.made_by.split(":")
-        found = getattr(import_module(f"devroute.cli.{module}"), attribute)
+        with without_collections():
+            found = getattr(import_module(f"devroute.cli.{module}"), attribute)
         if not isinstance(found, typer.Typer):
             single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
             single.command(name, **self.options)(found)

@@ -10,6 +10,7 @@ from devroute.cli.config.sources import proxy_settings
 from devroute.cli.exit_codes import exits_with_code
 from devroute.cli.help import option
 from devroute.cli.proxy_options import ENTRY_LINKS, EntryUrls, OtlpEndpoint
+from devroute.platforms import without_collections
 
 
 @exits_with_code
@@ -48,9 +49,9 @@ def proxy(
     # Longer than 40 lines: one parameter per flag.
     hosts = dict.fromkeys(("data_host", "control_host", "admin_host"), host)
     settings = proxy_settings(context.obj.sources(hosts | context.params))
-    from devroute.log import import_structlog
+    with without_collections():
+        from devroute.log import import_structlog
 
-    import_structlog()
-    from devroute.proxy import app as server
-
+        import_structlog()
+        from devroute.proxy import app as server
     return server.run(settings)

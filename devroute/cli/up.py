@@ -18,6 +18,7 @@ from devroute.cli.invocation import Invocation, is_given
 from devroute.cli.output import Output, print_json
 from devroute.cli.status import describe_reach
 from devroute.errors import ConfigInvalid
+from devroute.platforms import loop_factory, without_collections
 
 #: Flags of `devroute reach`, too.
 Name = Annotated[
@@ -156,11 +157,10 @@ def run_agent(
 ) -> int:
     """Run it until it ends; returns the exit code. `patience` is Readiness' `wait`; other arguments as of
     Readiness and agent.app.run."""
-    from devroute import log
-    from devroute.agent import app
-    from devroute.agent.readiness import Readiness
-    from devroute.platforms import loop_factory
-
+    with without_collections():
+        from devroute import log
+        from devroute.agent import app
+        from devroute.agent.readiness import Readiness
     log.configure_libraries()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         readiness = Readiness(patience, ready)

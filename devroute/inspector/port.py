@@ -1,23 +1,18 @@
 """The inspector's port on loopback, which is taken before anything is served there: `devroute up` shows the
-link when it is online, and what serves it (aiohttp) takes longer to import than all else. Until then a
-browser waits.
+link when it is online, and what serves it is loaded for the first browser (pages/late.py).
 """
 
-import asyncio
-import importlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.inspector.access import AccessControl
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.state import InspectorState
+from devroute.pages.late import LateServer
 from devroute.platforms import listen
-
-if TYPE_CHECKING:
-    from aiohttp.web import AppRunner
 
 HOST: Final = "127.0.0.1"
 PORT: Final = 4040
@@ -48,21 +43,21 @@ class InspectorPort:
     ) -> None:
         state = state or InspectorState()
         self.access = AccessControl(0, renewed, state.secret())
-        self._inspection = inspection
-        self._socket = _listen(state.ports(range(PORT, PORT + PORTS)) if port is None else [port])
-        self.access.port = self._socket.getsockname()[1]
-        self._runner: AppRunner | None = None
+        listening = _listen(state.ports(range(PORT, PORT + PORTS)) if port is None else [port])
+        self.access.port = listening.getsockname()[1]
+        self._server = LateServer(
+            listening,
+            "devroute.inspector.server",
+            lambda server: server.create_runner(inspection, self.access),
+        )
         state.used(self.access.port)
 
-    async def start(self) -> None:
-        """Serve page and API."""
-        server = await asyncio.to_thread(importlib.import_module, "devroute.inspector.server")
-        self._runner = await server.run(self._inspection, self.access, self._socket)
+    def start(self) -> None:
+        """Serve page and API from now on."""
+        self._server.start()
 
     async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-        self._socket.close()
+        await self._server.close()
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 owns the API, inspector/port.py the port. The agent owns the captures.
 """
 
-import socket
 from typing import Final
 
 from aiohttp import web
@@ -84,17 +83,14 @@ class Inspector:
 _GO_ON: Final = "<!doctype html><title>devroute inspector</title><p><a href='/'>Open the inspector</a>"
 
 
-async def run(inspection: Inspection, access: AccessControl, listening: socket.socket) -> web.AppRunner:
-    """Serve the inspector on a socket that listens, until the result is cleaned up."""
-    runner = web.AppRunner(
+def create_runner(inspection: Inspection, access: AccessControl) -> web.AppRunner:
+    """The inspector's start and end."""
+    return web.AppRunner(
         Inspector(inspection, access).application(),
         access_log=None,
         handle_signals=False,
         shutdown_timeout=CLOSE_SECONDS,
     )
-    await runner.setup()
-    await web.SockSite(runner, listening).start()
-    return runner
 
 
 async def _protect(request: web.Request, response: web.StreamResponse) -> None:

@@ -19,7 +19,7 @@ async def serve_inspector(
     """Arguments and errors as of InspectorPort."""
     opened = InspectorPort(inspection, renewed, port, state)
     try:
-        await opened.start()
+        opened.start()
         yield opened.access
     finally:
         await opened.close()

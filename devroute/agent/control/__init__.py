@@ -1,5 +1,5 @@
 """The local control API of `devroute up`, for other processes of the same user: docs/control-api.md.
 
-running: who runs, in files of the state folder. server: the socket, and who may use it. api: the requests.
+running: who runs, in files of the state folder. port: the socket. server: who may use it. api: the requests.
 follower: events for a client. client: what the commands use.
 """

@@ -69,11 +69,9 @@ class Api:
             app.add_subapp("/v1/inspector", inspector)
         app.on_shutdown.append(self._end)
 
-    async def close(self) -> None:
+    async def _end(self, app: web.Application) -> None:
         self._closing.set()
         await self._leaving.close()
-
-    async def _end(self, app: web.Application) -> None:
         for follower in self._followers:
             follower.lines.close()
 

@@ -65,7 +65,7 @@ async def test_a_running_agent_is_found_by_its_user_alone_and_says_what_it_serve
 async def test_curl_asks_a_running_agent_as_the_page_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("devroute.agent.control.server.MAX_PATH", 107)  # pytest's folders are long
+    monkeypatch.setattr("devroute.agent.control.port.MAX_PATH", 107)  # pytest's folders are long
     async with site() as where, running(where, tmp_path) as it:
         assert it.socket is not None
         curl = await asyncio.create_subprocess_exec(
@@ -256,7 +256,7 @@ def test_lines_that_a_client_does_not_read_are_dropped_and_counted() -> None:
 async def test_browsers_and_requests_without_the_token_of_a_port_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("devroute.agent.control.server.MAX_PATH", 0)  # as on a system without such sockets
+    monkeypatch.setattr("devroute.agent.control.port.MAX_PATH", 0)  # as on a system without such sockets
     async with site() as where, running(where, tmp_path) as it:
         assert it.port is not None
         async with aiohttp.ClientSession() as session:
