@@ -29,6 +29,8 @@ from tests.support.relay import relay
 
 SECRET, RECORD = new_token("alice")
 
+#: Seconds after which a laptop is back at the latest: 2 where the machine has nothing else to do.
+BACK_S = 10.0
 #: An app that says who it is, in the laptop's namespace.
 APP = """
 import http.server, sys
@@ -224,7 +226,7 @@ async def test_without_a_network_requests_fall_back_until_it_returns(wire: Wire,
         wire.ip("link", "set", "wifi", "up")
         took = await mesh.back()
         print(f"back {took:.2f} s after the network")
-        assert took < 5  # 2 s where the machine has nothing else to do
+        assert took < BACK_S
         assert len(mesh.events("online")) == 1  # the same process, and nothing was restarted
 
 
@@ -235,13 +237,13 @@ async def test_a_new_address_is_noticed_at_once(wire: Wire, tmp_path: Path) -> N
         with contextlib.suppress(OSError):  # deleting the first address takes the second along
             wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
         await eventually(lambda: mesh.events("back"), "a tunnel from the new address")
-        assert await mesh.back() < 5
+        assert await mesh.back() < BACK_S
         assert mesh.events("network")[-1]["now"] == f"{wire.net}.3"
         (offline,) = mesh.events("offline")
         assert offline["reason"] == "the network has changed"
         between = float(str(mesh.events("back")[0]["time"])) - float(str(offline["time"]))
         print(f"back {between:.2f} s after the change")
-        assert between < 5
+        assert between < BACK_S
 
 
 @contextlib.asynccontextmanager
@@ -294,7 +296,7 @@ async def test_a_server_whose_address_changes_is_found_by_name(wire: Wire, tmp_p
                 )
                 await first.aclose()
                 new.laptop = old.laptop
-                assert await new.back() < 5
+                assert await new.back() < BACK_S
     finally:
         hosts.unlink()
 
