@@ -105,7 +105,8 @@ Span = tuple[int, int]
 
 class InboundRequest:
     """A valid request as a client sent it. `drop` are the spans of the fields that end at this hop; `http2`:
-    it came over HTTP/2."""
+    it came over HTTP/2. `via` and `trace` are the values of the headers VIA and TRACE, None without them;
+    `traceparent`: it has one."""
 
     __slots__ = (
         "contract",
@@ -122,8 +123,11 @@ class InboundRequest:
         "request_id",
         "start_line",
         "target",
+        "trace",
+        "traceparent",
         "trailers_ok",
         "upgrade",
+        "via",
     )
 
     def __init__(
@@ -160,6 +164,9 @@ class InboundRequest:
         self.raw = raw
         self.drop = drop
         self.http2 = False
+        self.via: bytes | None = None
+        self.trace: bytes | None = None
+        self.traceparent = False
 
     def forward(self) -> RequestHead:
         """The head for the next hop, with fresh hop-by-hop fields and a Via (RFC 9110 §7.6.3)."""
@@ -181,21 +188,21 @@ class ResponseHead:
     `raw` is the head as received, final CRLF CRLF included. `drop` holds the spans of the fields that end at
     this hop. `outcome` is result and reason, where the route's do not hold for this response (failover).
     `by_rule`: what a rule of the laptop did ("rule 'slow' responded"), "" if none did anything.
+    `cached`: the spans of the fields that permit caches to keep the response.
     `idle_limit`: seconds for which the sender keeps an idle connection open, NO_LIMIT if it does not say.
-    `not_stored`: what http1/response.py's without_cache_fields has made of this; `never_stored`: it has found
-    nothing to remove. `repeated`: the app has sent the same once more, so that what `forward` returns is
-    remembered.
+    `not_stored`: what http1/response.py's without_cache_fields has made of this. `repeated`: the app has sent
+    the same once more, so that what `forward` returns is remembered.
     """
 
     __slots__ = (
         "_forwarded",
         "by_rule",
+        "cached",
         "drop",
         "framing",
         "idle_limit",
         "keep_alive",
         "length",
-        "never_stored",
         "not_stored",
         "outcome",
         "raw",
@@ -225,8 +232,8 @@ class ResponseHead:
         self.outcome = outcome
         self.by_rule = ""
         self.idle_limit = NO_LIMIT
+        self.cached: list[Span] = []
         self.not_stored: ResponseHead | None = None
-        self.never_stored = False
         self.repeated = False
         self._forwarded: tuple[bytes, bool, bool, bytes] | None = None
 
@@ -241,6 +248,7 @@ class ResponseHead:
         status, phrase, framing, length = self.status, self.reason, self.framing, self.length
         head = ResponseHead(status, phrase, framing, length, self.keep_alive, self.raw, drop, outcome)
         head.by_rule = self.by_rule
+        head.cached = self.cached
         return head
 
     @property

@@ -28,7 +28,6 @@ from devroute.errors import (
     RequestMalformed,
     ServiceNotInContract,
 )
-from devroute.headers import VIA, line_start
 from devroute.http.message import InboundRequest, header_value
 from devroute.policy.policy import Policy, permit_contract
 from devroute.routing.decision import Directory, LaptopService, destination_of, permit_entry
@@ -43,9 +42,6 @@ from devroute.upstream.pools import Pools
 MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024
 #: Bytes that a decision costs for each byte of its contract, which it has as objects.
 _COST: Final = 4
-
-#: The services that have detoured the request before; sidecars write it in lower case.
-_VIA: Final = line_start(VIA)
 
 #: Permitted callers in one decision; a mesh has a few hundred identities.
 MAX_CALLERS: Final = 256
@@ -124,7 +120,7 @@ class ContractRouter:
             _check_conditions(cached, request)
         if cached.callers is not None:
             self._check_caller(entry, cached.callers, request.raw)
-        via = header_value(request.raw, _VIA)
+        via = request.via
         if via is not None and via != key[1]:
             _check_loop(via, key[1])
         if cached.static:

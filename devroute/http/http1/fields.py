@@ -1,10 +1,8 @@
-"""The field lines of an HTTP/1.1 head: find them, read them, decide which end at this hop. Pure.
+"""The field lines of an HTTP/1.1 head: read them, decide which end at this hop. Pure.
 
-Never accepts or refuses a head as a whole: http/http1/request.py and response.py do. Fields are searched by
-name, since a head has a dozen lines and a gateway acts on one or two.
+Never accepts or refuses a head: http/http1/request.py and response.py do.
 """
 
-import re
 from typing import Final
 
 from devroute import headers
@@ -16,68 +14,80 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 #: RFC 9110 §8.6 sets no limit; 15 digits are exact as a float everywhere, and more than any disk holds.
 MAX_LENGTH_DIGITS: Final = 15
 
-# --- find ---------------------------------------------------------------------------------------------------
-
-
-def _pattern(*names: str) -> re.Pattern[bytes]:
-    """Matches (name, value) of these fields in a lower-case head."""
-    return re.compile(rb"\n(%b):[ \t]*([^\r]*)" % "|".join(map(re.escape, names)).encode())
-
-
-#: Every request field that decides the framing or ends at this hop. An ordinary GET has none of them.
-REQUEST_FIELDS = _pattern(
-    *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection"),
-    *("proxy-authorization", "te", "upgrade", "expect"),
-    *(headers.FAILOVER, headers.HOST, headers.SUBJECT),
-)
-RESPONSE_FIELDS = _pattern(
-    *("content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade"),
-    *(headers.RESULT, headers.REASON, headers.RULE, headers.UNSENT),
-)
-
-_NO_FIELDS: Final[dict[bytes, bytes]] = {}
-
-
-def find_fields(pattern: re.Pattern[bytes], low: bytes) -> dict[bytes, bytes]:
-    """Values by name, in lower case. A repeated field's values are joined by LF, which no value contains."""
-    found: list[tuple[bytes, bytes]] = pattern.findall(low)
-    if not found:
-        return _NO_FIELDS
-    fields = dict(found)
-    if len(fields) < len(found):
-        fields = {}
-        for name, value in found:
-            fields[name] = b"%b\n%b" % (fields[name], value) if name in fields else value
-    return fields
-
-
-def field_values(raw: bytes, low: bytes, needle: bytes) -> list[bytes]:
-    """The value of each line of a field. `needle` is LF, the field's name in lower case, and a colon."""
-    values: list[bytes] = []
-    find = low.find  # bound once: looking a method up costs half as much as the search
-    at = find(needle)
-    while at >= 0:
-        first = at + len(needle)
-        last = find(b"\r", first)
-        values.append(value_at(raw, first, last))
-        at = find(needle, last)
-    return values
-
-
 # --- read ---------------------------------------------------------------------------------------------------
 
-_SPACE: Final = 0x20
-_TAB: Final = 0x09
+#: What a parser does with a field: nothing; what its name says; or, for those that are in most heads, one of
+#: the others. From VIA to TRACEPARENT, only where the line is spelled as sidecars do it, by `line_start`.
+OTHER: Final = 0
+BY_NAME: Final = 1
+HOST: Final = 2
+CONTRACT: Final = 3
+MARKER: Final = 4
+CACHE: Final = 5
+VIA: Final = 6
+TRACE: Final = 7
+#: From here on, lines are not remembered: they are another one in each message, or secret. SECRET is as
+#: BY_NAME, UNIQUE as OTHER.
+TRACEPARENT: Final = 8
+REQUEST_ID: Final = 9
+SECRET: Final = 10
+UNIQUE: Final = 11
 
 
-def value_at(raw: bytes, first: int, last: int) -> bytes:
-    """The value between two offsets, without white space at its ends."""
-    if first < last and raw[first] == _SPACE:
-        first += 1
-    value = raw[first:last]
-    if value and (value[0] == _SPACE or value[0] == _TAB or value[-1] == _SPACE or value[-1] == _TAB):
-        value = value.strip(b" \t")
-    return value
+class Field:
+    """What a parser knows of a field line; of one of kind OTHER, nothing more. `name` and `low` are in lower
+    case, the values without white space at their ends."""
+
+    __slots__ = ("kind", "low", "name", "value")
+
+    def __init__(self, kind: int, name: bytes, value: bytes) -> None:
+        self.kind = kind
+        self.name = name
+        self.value = value
+        self.low = value.lower()
+
+
+_OTHER: Final = Field(OTHER, b"", b"")
+
+#: Lines are remembered, since most are repeated from head to head: so many and so long ones at most. When
+#: there are more, all are forgotten.
+MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED_BYTES: Final = 512
+
+
+class FieldReader:
+    """Reads field lines. `kinds`: by name, without OTHER."""
+
+    __slots__ = ("_kinds", "known")
+
+    def __init__(self, kinds: dict[bytes, int]) -> None:
+        self._kinds = kinds
+        self.known: dict[bytes, Field] = {}
+
+    def read(self, line: bytes) -> Field:
+        """A valid line that is not in `known`."""
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        kind = self._kinds.get(name, OTHER)
+        if kind == UNIQUE:
+            return _OTHER
+        if VIA <= kind <= TRACEPARENT and not line.startswith(name + b": "):
+            kind = OTHER
+        field = _OTHER if kind == OTHER else Field(kind, name, value.strip(b" \t"))
+        if kind < TRACEPARENT and len(line) <= MAX_REMEMBERED_BYTES:
+            if len(self.known) >= MAX_REMEMBERED:
+                self.known.clear()
+            self.known[line] = field
+        return field
+
+
+def values_by_name(fields: list[Field]) -> dict[bytes, bytes]:
+    """Values in lower case. A repeated field's are joined by LF, which no value contains."""
+    values: dict[bytes, bytes] = {}
+    for field in fields:
+        name = field.name
+        values[name] = b"%b\n%b" % (values[name], field.low) if name in values else field.low
+    return values
 
 
 def parse_content_length(value: bytes, error: type[DevrouteError]) -> int:
@@ -105,9 +115,6 @@ def known_fault(raw: bytes) -> tuple[str, str]:
 
 
 # --- fields that end at this hop ----------------------------------------------------------------------------
-
-#: Each field line, by its name.
-_LINES = re.compile(rb"(?<=\n)([^:\r\n]+):[^\n]*\n")
 
 #: Fields that end at this hop, whatever Connection says (RFC 9110 §7.6.1). MATCHED, which the sidecar wrote
 #: for this proxy, ends here too, and so do those that sidecars and services believe of this proxy alone:
@@ -137,32 +144,41 @@ _NEVER_DROPPED: Final = frozenset(
 )
 _OUR_PREFIX: Final = headers.PREFIX.encode()
 
-#: How the lines start of the fields that are searched for in each head.
-_NEEDLES: Final = {name: b"\n%b:" % name for name in {*REQUEST_HOP, *NO_BODY_HOP, *CACHE_FIELDS, MATCHED}}
+
+#: By name, what the parsers of request and response do with a field; nothing with all others.
+REQUEST_KINDS: Final = {
+    **dict.fromkeys((*REQUEST_HOP, b"content-length", b"expect"), BY_NAME),
+    b"proxy-authorization": SECRET,
+    **dict.fromkeys((b"authorization", b"cookie", headers.AUTHORIZATION.encode()), UNIQUE),
+    **dict.fromkeys((b"x-b3-traceid", b"x-b3-spanid", b"b3"), UNIQUE),
+    b"host": HOST,
+    b"x-request-id": REQUEST_ID,
+    headers.CONTRACT.encode(): CONTRACT,
+    MATCHED: MARKER,
+    headers.VIA.encode(): VIA,
+    headers.TRACE.encode(): TRACE,
+    headers.TRACEPARENT.encode(): TRACEPARENT,
+}
+RESPONSE_KINDS: Final = {
+    **dict.fromkeys(NO_BODY_HOP, BY_NAME),
+    **dict.fromkeys(CACHE_FIELDS, CACHE),
+    **dict.fromkeys((b"set-cookie", b"x-request-id"), UNIQUE),
+}
 
 
-def field_spans(low: bytes, name: bytes) -> list[Span]:
-    """The spans of a field's lines, for a field that ends at this hop. `low` is the head in lower case."""
-    needle = _NEEDLES[name]
+def spans_of(lines: list[bytes], names: frozenset[bytes]) -> list[Span]:
+    """The spans, in order, of the fields of these names. `lines` are those of a whole head: the first is no
+    field, and the last two are empty."""
     spans: list[Span] = []
-    find = low.find
-    at = find(needle)
-    while at >= 0:
-        end = find(b"\n", at + 1)
-        spans.append((at + 1, end + 1))
-        at = find(needle, end)
+    at = len(lines[0]) + 2
+    for line in lines[1:-2]:
+        end = at + len(line) + 2
+        if line.partition(b":")[0].lower() in names:
+            spans.append((at, end))
+        at = end
     return spans
 
 
-def hop_by_hop_spans(low: bytes, names: frozenset[bytes], options: list[bytes]) -> list[Span]:
-    """The spans, in order, of the fields `names` and of those that Connection names (RFC 9110 §7.6.1)."""
-    named = [each for each in options if each not in _NEVER_DROPPED and not each.startswith(_OUR_PREFIX)]
-    if named:  # a head has room for thousands of options, so it is not searched once for each
-        names = names.union(named)
-        return [line.span() for line in _LINES.finditer(low) if line[1] in names]
-    spans: list[Span] = []
-    for name in names:
-        spans += field_spans(low, name)
-    if len(spans) > 1:
-        spans.sort()
-    return spans
+def named_fields(options: list[bytes]) -> list[bytes]:
+    """The fields that Connection names (RFC 9110 §7.6.1), without those that stay, or end here anyway."""
+    return [each for each in options if each not in _NEVER_DROPPED and not each.startswith(_OUR_PREFIX)]

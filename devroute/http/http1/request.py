@@ -10,21 +10,28 @@ from typing import Final
 import httptools
 
 from devroute.errors import NotSupported, RequestMalformed
-from devroute.headers import CONTRACT
 from devroute.http.http1.fields import (
+    CONTRACT,
+    HOST,
+    MARKER,
     MATCHED,
-    REQUEST_FIELDS,
+    OTHER,
     REQUEST_HOP,
-    field_spans,
-    field_values,
-    find_fields,
-    hop_by_hop_spans,
+    REQUEST_ID,
+    REQUEST_KINDS,
+    TRACE,
+    TRACEPARENT,
+    VIA,
+    Field,
+    FieldReader,
     known_fault,
     list_members,
+    named_fields,
     parse_content_length,
-    value_at,
+    spans_of,
+    values_by_name,
 )
-from devroute.http.message import MAX_FIELD_LINES, Framing, InboundRequest
+from devroute.http.message import MAX_FIELD_LINES, Framing, InboundRequest, Span
 
 
 class _Validator:
@@ -56,22 +63,74 @@ class _Validator:
                 self._parser = httptools.HttpRequestParser(self)
 
 
-_validator = _Validator()
+_validator: Final = _Validator()
+_reader: Final = FieldReader(REQUEST_KINDS)
+_NO_FIELDS: Final[dict[bytes, bytes]] = {}
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
-_METHOD_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
+_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
+_METHOD_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
 
 # uri-host [":" port] (RFC 9110 §7.2) without the comma, which appears only where repeated fields were joined.
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z!$%&'()*+\-.;=_~]*)(?::[0-9]*)?")
-
-_CONTRACT_NEEDLE: Final = f"\n{CONTRACT}:".encode()
+_AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z!$%&'()*+\-.;=_~]*)(?::[0-9]*)?")
 
 # Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for each message.
 _NONE: Final = Framing.NONE
 _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
 _UPGRADING: Final = Framing.UPGRADE
+
+
+class _Lines:
+    """What the field lines of a request say. `by_name`: the fields of that kind; `via` and `trace`: the first
+    value; `drop`: the spans of those that end at this hop, whatever Connection says."""
+
+    __slots__ = ("by_name", "contract", "drop", "hosts", "ids", "matched", "trace", "traceparent", "via")
+
+    def __init__(self, lines: list[bytes]) -> None:
+        """`lines` are those of a valid head: the first is no field, and the last two are empty."""
+        self.hosts: list[bytes] = []
+        self.ids: list[bytes] = []
+        self.contract: list[bytes] = []
+        self.matched: list[bytes] = []
+        self.by_name: list[Field] = []
+        self.drop: list[Span] = []
+        self.via: bytes | None = None
+        self.trace: bytes | None = None
+        self.traceparent = False
+        known = _reader.known
+        at = len(lines[0]) + 2
+        for index in range(1, len(lines) - 2):
+            line = lines[index]
+            end = at + len(line) + 2
+            field = known.get(line)
+            if field is None:
+                field = _reader.read(line)
+            if field.kind != OTHER:
+                self._take(field, at, end)
+            at = end
+
+    def _take(self, field: Field, at: int, end: int) -> None:
+        kind = field.kind
+        if kind == HOST:
+            self.hosts.append(field.value)
+        elif kind == REQUEST_ID:
+            self.ids.append(field.value)
+        elif kind == CONTRACT:
+            self.contract.append(field.value)
+        elif kind == MARKER:
+            self.matched.append(field.value)
+            self.drop.append((at, end))
+        elif kind == VIA:
+            self.via = field.value if self.via is None else self.via
+        elif kind == TRACE:
+            self.trace = field.value if self.trace is None else self.trace
+        elif kind == TRACEPARENT:
+            self.traceparent = True
+        else:
+            self.by_name.append(field)
+            if field.name in REQUEST_HOP:
+                self.drop.append((at, end))
 
 
 def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> InboundRequest:
@@ -86,16 +145,19 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     if start is None:
         raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
     method, target, version = start.groups()
-    _validate(raw, method, max_fields)
+    _validate(raw, method)
     minor = version[0] - 48
-    low = raw.lower()
-    fields = find_fields(REQUEST_FIELDS, low)
+    lines = raw.split(b"\r\n")
+    if (count := len(lines) - 3) > max_fields:
+        raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
+    found = _Lines(lines)
+    fields = values_by_name(found.by_name) if found.by_name else _NO_FIELDS
     get = fields.get
     given = get(b"content-length")
     length = 0 if given is None else parse_content_length(given, RequestMalformed)
     if (coding := get(b"transfer-encoding")) is not None:
         _check_coding(coding, given, minor)
-    hosts = field_values(raw, low, b"\nhost:")
+    hosts = found.hosts
     start_line: bytes = start[0]
     if target[:1] != b"/" or minor == 0:
         target, authority = _origin_form(method, target, hosts[0] if hosts else None)
@@ -105,10 +167,13 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
             start_line += b"host: %b\r\n" % authority
     _check_host(hosts)
     keep_alive = minor == 1  # never for HTTP/1.0: RFC 9112 §9.3
+    drop = found.drop
     options: list[bytes] = []
     if (connection := get(b"connection")) is not None:
         options = list_members(connection)
         keep_alive = keep_alive and b"close" not in options
+        if named := named_fields(options):
+            drop = spans_of(lines, REQUEST_HOP.union(named, (MATCHED,)))
     upgrade = b""
     if coding is not None:
         framing = _CHUNKED
@@ -118,32 +183,30 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         framing = _NONE
         if b"upgrade" in options and minor == 1 and get(b"upgrade"):
             framing = _UPGRADING
-            upgrade = b", ".join(field_values(raw, low, b"\nupgrade:"))
+            upgrade = b", ".join([field.value for field in found.by_name if field.name == b"upgrade"])
     te = get(b"te")
-    markers = field_spans(low, MATCHED)
-    drop = markers
-    if fields:
-        drop = sorted([*markers, *hop_by_hop_spans(low, REQUEST_HOP.intersection(fields), options)])
-    return InboundRequest(
+    request = InboundRequest(
         method,
         target,
         minor,
         framing,
         length,
         keep_alive,
-        minor == 1 and get(b"expect", b"").strip(b" \t") == b"100-continue",
+        minor == 1 and get(b"expect") == b"100-continue",
         upgrade,
         te is not None and b"trailers" in (member.partition(b";")[0] for member in list_members(te)),
-        b"\n".join(field_values(raw, low, b"\nx-request-id:")),
-        field_values(raw, low, _CONTRACT_NEEDLE),
-        [value_at(raw, first + len(MATCHED) + 1, last - 2) for first, last in markers],
+        b"\n".join(found.ids),
+        found.contract,
+        found.matched,
         start_line,
         raw,
         drop,
     )
+    request.via, request.trace, request.traceparent = found.via, found.trace, found.traceparent
+    return request
 
 
-def _validate(raw: bytes, method: bytes, max_fields: int) -> None:
+def _validate(raw: bytes, method: bytes) -> None:
     try:
         _validator.check(raw)
     except httptools.HttpParserInvalidMethodError:
@@ -154,8 +217,6 @@ def _validate(raw: bytes, method: bytes, max_fields: int) -> None:
         raise RequestMalformed(problem, hint=hint) from None
     if method == b"CONNECT":
         raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
-    if len(raw) > max_fields * 4 and (count := raw.count(b"\n") - 2) > max_fields:
-        raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
 
 
 def _check_coding(coding: bytes, content_length: bytes | None, minor: int) -> None:
@@ -169,7 +230,7 @@ def _check_coding(coding: bytes, content_length: bytes | None, minor: int) -> No
 
 
 #: Host fields that were accepted: a mesh calls a service by few names. Cleared when full.
-_known_hosts: set[bytes] = set()
+_known_hosts: Final[set[bytes]] = set()
 _MAX_KNOWN_HOSTS: Final = 1024
 _MAX_KNOWN_HOST_BYTES: Final = 260
 

@@ -9,27 +9,30 @@ from typing import Final
 
 from devroute.errors import UpstreamInvalid
 from devroute.http.http1.fields import (
-    CACHE_FIELDS,
-    END_OF_HEAD,
+    BY_NAME,
+    CACHE,
     NO_BODY_HOP,
-    RESPONSE_FIELDS,
     RESPONSE_HOP,
+    RESPONSE_KINDS,
     SWITCHING_HOP,
-    field_spans,
-    find_fields,
-    hop_by_hop_spans,
+    Field,
+    FieldReader,
     known_fault,
     list_members,
+    named_fields,
     parse_content_length,
+    spans_of,
+    values_by_name,
 )
-from devroute.http.message import MAX_FIELD_LINES, NO_LIMIT, Framing, ResponseHead
+from devroute.http.message import MAX_FIELD_LINES, NO_LIMIT, Framing, ResponseHead, Span
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?\r\n")
-#: The field lines and the empty line (RFC 9112 §5, RFC 9110 §5.5).
-_FIELD_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n")
-#: Finds out about all of them in one search: most heads have none.
-_CACHE_FIELD = re.compile(rb"\n(?:%b):" % b"|".join(map(re.escape, CACHE_FIELDS)))
-_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,\s])timeout=([0-9]{1,9})(?![0-9])")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
+#: RFC 9112 §5, RFC 9110 §5.5.
+_FIELD_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+_KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,\s])timeout=([0-9]{1,9})(?![0-9])")
+
+#: Every line that it knows has passed _FIELD_LINE.
+_reader: Final = FieldReader(RESPONSE_KINDS)
 
 # Looking up an enum's member costs as much as a call in Python 3.11, and these are needed for each message.
 _NONE: Final = Framing.NONE
@@ -46,38 +49,55 @@ def parse_response_head(raw: bytes, request_method: bytes) -> ResponseHead:
 
     Longer than 40 lines: what decides the framing stands in one place.
     """
-    start = raw.find(b"\n") + 1
-    line = raw[:start]
-    parsed = _status_lines.get(line)
+    lines = raw.split(b"\r\n")
+    parsed = _status_lines.get(lines[0])
     if parsed is None:
-        parsed = _parse_status_line(line)
+        parsed = _parse_status_line(lines[0])
     minor, status, reason = parsed
-    if _FIELD_LINES.fullmatch(raw, start) is None:
-        raise _malformed(raw)
-    if len(raw) > MAX_FIELD_LINES * 4 and (count := raw.count(b"\n") - 2) > MAX_FIELD_LINES:
+    if (count := len(lines) - 3) > MAX_FIELD_LINES:
         raise UpstreamInvalid(f"the response has {count} field lines; at most {MAX_FIELD_LINES} are accepted")
-    low = raw.lower()
-    fields = find_fields(RESPONSE_FIELDS, low)
+    hop = RESPONSE_HOP
+    if status < 200:
+        hop = SWITCHING_HOP if status == 101 else NO_BODY_HOP
+    elif status == 204:
+        hop = NO_BODY_HOP
+    by_name: list[Field] = []
+    drop: list[Span] = []
+    cached: list[Span] = []
+    known = _reader.known
+    at = len(lines[0]) + 2
+    for index in range(1, len(lines) - 2):
+        line = lines[index]
+        end = at + len(line) + 2
+        field = known.get(line)
+        if field is None:
+            if _FIELD_LINE.fullmatch(line) is None:
+                raise _malformed(raw, index)
+            field = _reader.read(line)
+        if field.kind == BY_NAME:
+            by_name.append(field)
+            if field.name in hop:
+                drop.append((at, end))
+        elif field.kind == CACHE:
+            cached.append((at, end))
+        at = end
+    fields = values_by_name(by_name)
     get = fields.get
     given = get(b"content-length")
     length = -1 if given is None else parse_content_length(given, UpstreamInvalid)
     if (coding := get(b"transfer-encoding")) is not None:
         _check_coding(coding, length, minor)
     keep_alive = minor == 1
-    options: list[bytes] = []
     if (connection := get(b"connection")) is not None:
         options = list_members(connection)
         keep_alive = b"close" not in options and (keep_alive or b"keep-alive" in options)
-    hop = RESPONSE_HOP
-    if status < 200:
-        hop = SWITCHING_HOP if status == 101 else NO_BODY_HOP
-    elif status == 204:
-        hop = NO_BODY_HOP
-        if coding is not None or length > 0:
-            keep_alive = False  # the body that it announced may follow
+        if named := named_fields(options):
+            drop = spans_of(lines, hop.union(named))
+    if status == 204 and (coding is not None or length > 0):
+        keep_alive = False  # the body that it announced may follow
     framing = _framing(status, request_method, coding is not None, length)
-    drop = hop_by_hop_spans(low, hop.intersection(fields), options) if fields else []
     head = ResponseHead(status, reason, framing, length if framing is _LENGTH else 0, keep_alive, raw, drop)
+    head.cached = cached
     if (promise := get(b"keep-alive")) is not None:
         head.idle_limit = _idle_limit(promise)
     return head
@@ -91,22 +111,17 @@ def _idle_limit(value: bytes) -> float:
 
 def without_cache_fields(head: ResponseHead) -> ResponseHead:
     """The head for a client whose caches may not keep the response. It is made once, as apps repeat heads."""
-    if head.never_stored:
+    if not head.cached:
         return head
     made = head.not_stored
     if made is None:
-        low = head.raw.lower()
-        if _CACHE_FIELD.search(low) is None:
-            head.never_stored = True
-            return head
-        spans = [span for name in CACHE_FIELDS for span in field_spans(low, name)]
-        made = head.not_stored = head.dropping(spans)
+        made = head.not_stored = head.dropping(head.cached)
     made.repeated = head.repeated
     return made
 
 
 #: Status lines that were parsed: apps send a handful. Cleared when full, so that no app can fill memory.
-_status_lines: dict[bytes, tuple[int, int, bytes]] = {}
+_status_lines: Final[dict[bytes, tuple[int, int, bytes]]] = {}
 _MAX_STATUS_LINES: Final = 512
 _MAX_KNOWN_LINE: Final = 64
 
@@ -124,14 +139,9 @@ def _parse_status_line(line: bytes) -> tuple[int, int, bytes]:
     return parsed
 
 
-def _malformed(raw: bytes) -> UpstreamInvalid:
+def _malformed(raw: bytes, number: int) -> UpstreamInvalid:
     problem, hint = known_fault(raw)
-    if not problem:
-        lines = raw[:-4].split(b"\r\n")[1:]
-        wrong = next(
-            (at for at, line in enumerate(lines, 1) if not _FIELD_LINES.fullmatch(line + END_OF_HEAD)), 0
-        )
-        problem = f"field line {wrong} is not 'name: value'"
+    problem = problem or f"field line {number} is not 'name: value'"
     return UpstreamInvalid(f"the response's head is not valid HTTP/1.1: {problem}", hint=hint)
 
 

@@ -5,13 +5,11 @@ The one place where a request's end is observed; what else wants to know of it i
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
 from devroute.downstream.context import CompletedExchange
-from devroute.headers import TRACE, line_start
-from devroute.http.message import header_value
 from devroute.proxy.telemetry.activity import Activity
 from devroute.proxy.telemetry.audit import Audit
 from devroute.proxy.telemetry.metrics import Metrics
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from devroute.proxy.telemetry.tracing import Tracing
 
 log = structlog.stdlib.get_logger("devroute.observer")
-
-_TRACED: Final = line_start(TRACE)
 
 
 class Observer:
@@ -57,7 +53,7 @@ class Observer:
                 self._log(exchange)
             if self._tracing is not None and exchange.spans is not None:
                 self._tracing.add(exchange)
-            trace_id = header_value(exchange.request.raw, _TRACED)
+            trace_id = exchange.request.trace
             if trace_id is not None:
                 self._trace(exchange, trace_id.decode("latin-1"))
         except Exception as error:  # the last resort: a bug must not cost others their requests
