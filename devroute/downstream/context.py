@@ -9,6 +9,7 @@ from devroute.downstream.sampling import Sampler
 from devroute.errors import DevrouteError
 from devroute.http.message import HEAD_LIMITS, HeadLimits, InboundRequest
 from devroute.http.spans import SpanIds
+from devroute.quoting import MAX_REQUEST_ID
 from devroute.routing.route import Route, Router
 
 
@@ -25,7 +26,8 @@ class Timeouts:
     total: float
 
 
-class CompletedExchange(Protocol):
+# A base class rather than a Protocol: mypyc reads its attributes directly.
+class CompletedExchange:
     """An exchange after its end, as metrics, logs and traces see it. `error` is why it failed; `status` is 0
     if the client got no response head. `spans`: None unless the request is sampled.
 
@@ -33,18 +35,34 @@ class CompletedExchange(Protocol):
     never); `ended`, the upstream's response was complete or has failed; `finished`, the client's was written.
     """
 
-    request: InboundRequest
-    request_id: bytes
-    route: Route | None
-    spans: SpanIds | None
-    error: DevrouteError | None
-    status: int
-    bytes_in: int
-    bytes_out: int
-    started: float
-    opened: float
-    ended: float
-    finished: float
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "ended",
+        "error",
+        "finished",
+        "opened",
+        "request",
+        "request_id",
+        "route",
+        "spans",
+        "started",
+        "status",
+    )
+
+    def __init__(self, request: InboundRequest, started: float) -> None:
+        self.request = request
+        self.request_id = request.request_id[:MAX_REQUEST_ID]
+        self.route: Route | None = None
+        self.spans: SpanIds | None = None
+        self.error: DevrouteError | None = None
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.started = started
+        self.opened = 0.0
+        self.ended = 0.0
+        self.finished = 0.0
 
 
 class ServerConnection(Protocol):

@@ -8,15 +8,13 @@ import uuid
 from time import monotonic
 from typing import Final
 
-from devroute.downstream.context import Context
+from devroute.downstream.context import CompletedExchange, Context
 from devroute.errors import ClientClosed, DevrouteError, RequestTimeout, UpstreamInvalid, UpstreamTimeout
 from devroute.headers import NO_RETRY
 from devroute.http.aio.connection import READ_TURN
 from devroute.http.http1.response import without_cache_fields
 from devroute.http.message import Headers, InboundRequest, ResponseHead
-from devroute.http.spans import SpanIds
-from devroute.quoting import MAX_REQUEST_ID
-from devroute.routing.route import FAILOVER, RULE, Route
+from devroute.routing.route import FAILOVER, RULE
 from devroute.upstream.interface import NO_REQUEST, UpstreamStream
 
 #: Interim responses (1xx) to one request; uploads that report their progress send some (104). They have no
@@ -30,46 +28,18 @@ _GRPC_STATUS: Final = b"\r\ngrpc-status:"
 _NO_RETRY: Final = f"{NO_RETRY}: true\r\n".encode("ascii")
 
 
-class Exchange:
-    """One request and its response; implements ResponseSink and CompletedExchange.
+class Exchange(CompletedExchange):
+    """One request and its response; implements ResponseSink.
 
     Subclasses write the response to the client's connection: they implement the methods from `send_interim`
     to `resume_request`.
     """
 
-    __slots__ = (
-        "_active",
-        "_context",
-        "_head_sent",
-        "_interim",
-        "_stream",
-        "bytes_in",
-        "bytes_out",
-        "completed",
-        "ended",
-        "error",
-        "finished",
-        "opened",
-        "request",
-        "request_id",
-        "route",
-        "spans",
-        "started",
-        "status",
-    )
+    __slots__ = ("_active", "_context", "_head_sent", "_interim", "_stream", "completed")
 
     def __init__(self, context: Context, request: InboundRequest) -> None:
+        super().__init__(request, monotonic())
         self._context = context
-        self.request = request
-        self.request_id = request.request_id[:MAX_REQUEST_ID]
-        self.started = monotonic()
-        self.opened = self.ended = self.finished = 0.0
-        self.route: Route | None = None
-        self.spans: SpanIds | None = None
-        self.error: DevrouteError | None = None
-        self.status = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
         self.completed = False
         self._stream: UpstreamStream = NO_REQUEST
         self._active = context.now  # when data last passed in either direction

@@ -22,7 +22,10 @@ _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b
 IDLE_SHARE: Final = 0.5
 
 # The states of a stream. Plain numbers: an enum's member costs as much as a call in Python 3.11.
-_CONNECTING, _HEAD, _BODY, _DONE = range(4)
+_CONNECTING: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
+_DONE: Final = 3
 
 _NONE: Final = Framing.NONE
 _CHUNKED: Final = Framing.CHUNKED

@@ -81,7 +81,7 @@ class ReadTurn:
             callback()
 
 
-READ_TURN = ReadTurn()
+READ_TURN: Final = ReadTurn()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -118,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         turn = READ_TURN
         turn.reading = True
         try:
-            self.received(bytes(_view[:nbytes]))
+            self.received(_view[:nbytes].tobytes())
         finally:
             turn.finish()
 

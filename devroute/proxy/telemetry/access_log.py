@@ -17,7 +17,6 @@ from typing import Final
 import structlog
 
 from devroute.downstream.context import CompletedExchange
-from devroute.errors import DevrouteError
 from devroute.http.trace_context import trace_parent
 from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, members, quoted
 from devroute.proxy.telemetry.metrics import has_failed, result_of
@@ -43,7 +42,6 @@ class AccessLog(LineWriter):
         super().__init__(write)
         self._share = 0.0 if failed_only else share
         self._due = 0.0  # a line is, from 1 on
-        self._outcomes: dict[tuple[str, str], bytes] = {}  # both are of a few that devroute names
 
     def completed(self, exchange: CompletedExchange) -> None:
         """Longer than 40 lines: the members of a line stand one below the other."""
@@ -60,8 +58,11 @@ class AccessLog(LineWriter):
         if _QUOTE in path or _BACKSLASH in path:
             path = quoted(path)
         tenths = int((exchange.finished - exchange.started) * 10_000)  # of a millisecond
-        trace = trace_parent(request.raw)
-        outcome = result_of(exchange)
+        trace = trace_parent(request.raw) if request.traceparent else None
+        if error is None and route is not None:
+            about = route.log_members or _about_route(route)
+        else:
+            about = _about_failed(exchange)
         self.add(
             b"".join(
                 (
@@ -75,16 +76,13 @@ class AccessLog(LineWriter):
                     digits(tenths // 10),
                     b".",
                     digits(tenths % 10),
-                    b", ",
-                    _about_error(error) if route is None else route.log_members or _about_route(route),
-                    self._outcomes.get(outcome) or self._outcome(outcome),
-                    b', "bytes_in": ',
+                    about,
                     digits(exchange.bytes_in),
                     b', "bytes_out": ',
                     digits(exchange.bytes_out),
-                    b', "trace_id": ',
-                    b"null" if trace is None else b'"%b"' % trace.trace_id,
-                    b', "request_id": "',
+                    b', "trace_id": null, "request_id": "'
+                    if trace is None
+                    else b', "trace_id": "%b", "request_id": "' % trace.trace_id,
                     identifier(exchange.request_id),
                     b'", "event": "request", "level": "warning", "timestamp": "'
                     if failed
@@ -95,17 +93,27 @@ class AccessLog(LineWriter):
             )
         )
 
-    def _outcome(self, outcome: tuple[str, str]) -> bytes:
-        """Members that many requests have in common."""
-        result, reason = outcome
-        rendered = self._outcomes[outcome] = b", " + members({"result": result, "reason": reason})
-        return rendered
-
 
 def _about_route(route: Route) -> bytes:
-    """What all requests of a route have in common; rendered once for each."""
-    route.log_members = members(_names(route))
+    """What all requests of a route have in common that did not fail; rendered once for each."""
+    route.log_members = _middle({**_names(route), "result": route.result, "reason": route.reason_code})
     return route.log_members
+
+
+def _about_failed(exchange: CompletedExchange) -> bytes:
+    route, error = exchange.route, exchange.error
+    result, reason = result_of(exchange)
+    if route is None:
+        body = {"service": None, "target": None} if error is None else error.as_dict()
+        names: dict[str, object] = {"service": body["service"], "laptop": None, "target": body["target"]}
+    else:
+        names = _names(route)
+    return _middle({**names, "result": result, "reason": reason})
+
+
+def _middle(fields: dict[str, object]) -> bytes:
+    """The members of a line from behind its `ms` on, up to the number of `bytes_in`."""
+    return b', %b, "bytes_in": ' % members(fields)
 
 
 def _names(route: Route) -> dict[str, object]:
@@ -115,12 +123,6 @@ def _names(route: Route) -> dict[str, object]:
         "target": route.target,
     }
     return named if route.replica is None else named | {"replica": route.replica}
-
-
-def _about_error(error: DevrouteError | None) -> bytes:
-    """The same of a request that has no route."""
-    body = {"service": None, "target": None} if error is None else error.as_dict()
-    return members({"service": body["service"], "laptop": None, "target": body["target"]})
 
 
 def log_exchange(exchange: CompletedExchange) -> None:
