@@ -102,13 +102,13 @@ class Http1Exchange(Exchange):
             self._keep_alive = False
 
     def send_data(self, data: bytes) -> None:
-        write = self._connection.write
+        connection = self._connection
         if self._chunked:
-            write(b"%x\r\n" % len(data))
-            write(data)
-            write(b"\r\n")
+            connection.write(b"%x\r\n" % len(data))
+            connection.write(data)
+            connection.write(b"\r\n")
         else:
-            write(data)
+            connection.write(data)
 
     def send_end(self, trailers: Headers) -> None:
         if self._chunked:

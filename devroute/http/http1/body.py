@@ -4,7 +4,7 @@ Each reader takes bytes as they arrive, and splits them into body and what belon
 """
 
 import re
-from typing import Final, Protocol
+from typing import Final
 
 from devroute.errors import DevrouteError
 from devroute.headers import CONTRACT, FAILOVER, HOST, MATCHED, REASON, RESULT, RULE, UNSENT
@@ -19,8 +19,8 @@ MAX_TRAILER_BYTES: Final = 16 * 1024
 _CR: Final = 0x0D
 
 # Each can match in one way only, so no line makes them backtrack.
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t -~\x80-\xff]*)?")
+_TRAILER_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
 
 #: Fields that frame or route a message, and headers that the mesh trusts, are refused in a trailer section
 #: (RFC 9110 §6.5.1): a next hop that merges trailers into the head would act on them.
@@ -41,34 +41,39 @@ _NOT_IN_TRAILERS: Final = frozenset(
 )
 
 
-class BodyReader(Protocol):
-    done: bool
-    trailers: Headers
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """(body, rest): rest is b"" until `done`. Raises the error class that the reader was created with."""
-
-
-class NoBody:
-    """No body: all bytes belong to the next message."""
+# A base class rather than a Protocol: mypyc calls its methods directly.
+class BodyReader:
+    """`done`: the body's end was fed."""
 
     __slots__ = ("done", "trailers")
 
-    def __init__(self) -> None:
-        self.done = True
+    def __init__(self, *, done: bool = False) -> None:
+        self.done = done
         self.trailers: Headers = []
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """(body, rest): rest is b"" until `done`. Raises the error class that the reader was created with."""
+        raise NotImplementedError
+
+
+class NoBody(BodyReader):
+    """No body: all bytes belong to the next message."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(done=True)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         return b"", data
 
 
-class LengthBody:
-    __slots__ = ("_left", "done", "trailers")
+class LengthBody(BodyReader):
+    __slots__ = ("_left",)
 
     def __init__(self, length: int) -> None:
+        super().__init__(done=length == 0)
         self._left = length
-        self.done = length == 0
-        self.trailers: Headers = []
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         left = self._left - len(data)
@@ -80,23 +85,19 @@ class LengthBody:
         return (data, b"") if left == 0 else (data[:left], data[left:])
 
 
-class CloseBody:
+class CloseBody(BodyReader):
     """Up to the end of the connection: HTTP/1.0 style responses, and both directions of an upgrade."""
 
-    __slots__ = ("done", "trailers")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.trailers: Headers = []
+    __slots__ = ()
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         return data, b""
 
 
-class ChunkedBody:
+class ChunkedBody(BodyReader):
     """The chunked coding, strictly: only CRLF ends a line, sizes are plain hexadecimal."""
 
-    __slots__ = ("_error", "_left", "_partial", "_state", "_trailer_bytes", "done", "trailers")
+    __slots__ = ("_error", "_left", "_partial", "_state", "_trailer_bytes")
 
     _SIZE: Final = 0
     _DATA: Final = 1
@@ -104,13 +105,12 @@ class ChunkedBody:
     _TRAILER: Final = 3
 
     def __init__(self, error: type[DevrouteError]) -> None:
+        super().__init__()
         self._error = error
         self._partial = b""  # an incomplete line
         self._left = 0  # of the current chunk
         self._state = self._SIZE
         self._trailer_bytes = 0
-        self.done = False
-        self.trailers: Headers = []
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         if self._partial:

@@ -11,7 +11,9 @@ from devroute.http.message import Headers
 from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType
 
 #: States of one half. HEADLESS: a response before its final HEAD. BODY: open for DATA.
-HEADLESS, BODY, CLOSED = range(3)
+HEADLESS: Final = 0
+BODY: Final = 1
+CLOSED: Final = 2
 FORBIDDEN: Final = -1
 
 TRANSITIONS: Final[dict[tuple[int, FrameType, int], int]] = {
