@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from devroute.auth.tokens import new_token
 from devroute.cli.config.sources import proxy_settings, read_file
+from devroute.downstream.context import CompletedExchange
 from devroute.errors import (
     BY_CODE,
     ConfigInvalid,
@@ -57,21 +58,19 @@ def read(file: Path) -> list[Event]:
 # --- one event ----------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Over:
+def over(
+    request: InboundRequest,
+    request_id: bytes = b"0af76519-16cd",
+    route: Route | None = None,
+    error: DevrouteError | None = None,
+    status: int = 200,
+) -> CompletedExchange:
     """A completed exchange."""
-
-    request: InboundRequest
-    request_id: bytes = b"0af76519-16cd"
-    route: Route | None = None
-    error: DevrouteError | None = None
-    status: int = 200
-    bytes_in: int = 0
-    bytes_out: int = 0
-    started: float = 1.0
-    opened: float = 1.0
-    ended: float = 1.1
-    finished: float = 1.1
+    done = CompletedExchange(request, 1.0)
+    done.request_id = request_id
+    done.route, done.error, done.status = route, error, status
+    done.opened, done.ended, done.finished = 1.0, 1.1, 1.1
+    return done
 
 
 def request(*fields: bytes) -> InboundRequest:
@@ -116,8 +115,8 @@ async def kept(tmp_path: Path) -> Kept:
 
 async def test_a_detour_event_names_caller_target_and_reason_and_nothing_of_the_request(kept: Kept) -> None:
     who = b"x-devroute-caller: spiffe://cluster.local/ns/shop/sa/web"
-    kept.audit.completed(Over(request(who), route=routed(Nowhere(), "qa")))
-    kept.audit.completed(Over(request(), route=routed(Nowhere()), error=TargetDenied("no"), status=403))
+    kept.audit.completed(over(request(who), route=routed(Nowhere(), "qa")))
+    kept.audit.completed(over(request(), route=routed(Nowhere()), error=TargetDenied("no"), status=403))
     one, other = kept.events()
     del one["time"], other["time"]
     assert one == {
@@ -145,8 +144,8 @@ async def test_a_detour_event_names_caller_target_and_reason_and_nothing_of_the_
 @pytest.mark.parametrize("evil", [b'","event":"registration', b"\\", b"\xff\xfe", b"a" * 900, b"{}"])
 async def test_what_a_client_sends_can_forge_no_event(kept: Kept, evil: bytes) -> None:
     sent = request(b"x-devroute-caller: " + evil)
-    kept.audit.completed(Over(sent, evil, routed(Nowhere())))
-    kept.audit.completed(Over(sent, evil, None, TargetDenied(evil.decode("latin-1"))))
+    kept.audit.completed(over(sent, evil, routed(Nowhere())))
+    kept.audit.completed(over(sent, evil, None, TargetDenied(evil.decode("latin-1"))))
     one, other = kept.events()
     assert (one["event"], one["caller"], one["request_id"]) == ("detour", *[evil.decode("latin-1")] * 2)
     assert (other["event"], other["caller"], other["at"]) == ("refusal", evil.decode("latin-1"), "data")
@@ -156,7 +155,7 @@ async def test_the_cache_of_callers_is_bounded(kept: Kept) -> None:
     flood = 1000
     route = routed(Nowhere())
     for number in range(flood):
-        kept.audit.completed(Over(request(b"x-devroute-caller: %04d" % number + b"a" * 60_000), route=route))
+        kept.audit.completed(over(request(b"x-devroute-caller: %04d" % number + b"a" * 60_000), route=route))
         assert kept.audit.cached.size <= MAX_CACHED_BYTES
         if number % 500 == 0:  # more than that may be lost while the disk is slow
             await written(kept.audit)
@@ -187,7 +186,7 @@ async def test_a_flood_of_refusals_is_cut_short_and_hides_no_other(kept: Kept) -
 
 async def test_a_request_after_failover_belongs_to_the_service(kept: Kept) -> None:
     route = routed(Nowhere(), "qa").with_outcome("service", "foo: failover from laptop alice (404)", FAILOVER)
-    kept.audit.completed(Over(request(), route=route))
+    kept.audit.completed(over(request(), route=route))
     (event,) = kept.events()
     assert (event["decision"], event["target"], event["signer"]) == ("service", "alice", "qa")
     assert event["reason"] == "foo: failover from laptop alice (404)"

@@ -1,10 +1,10 @@
 """Sampled requests as OpenTelemetry's spans: names, kinds, parents and attributes by a request's outcome."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from devroute.downstream.context import CompletedExchange
 from devroute.errors import (
     ClientClosed,
     ContractInvalid,
@@ -40,21 +40,15 @@ def exchange(
     error: DevrouteError | None = None,
     through: Route | None = route(),  # noqa: B008
     opened: float = 10.25,
-) -> Any:
+) -> CompletedExchange:
     head = "\r\n".join([start, "host: b.shop:8080", *lines, "", ""])
-    return SimpleNamespace(
-        request=parse_request_head(head.encode()),
-        route=through,
-        error=error,
-        status=status,
-        started=10.0,
-        opened=opened,
-        ended=11.0,
-        finished=11.5,
-    )
+    done = CompletedExchange(parse_request_head(head.encode()), 10.0)
+    done.route, done.error, done.status = through, error, status
+    done.opened, done.ended, done.finished = opened, 11.0, 11.5
+    return done
 
 
-def spans_of(done: Any) -> list[Received]:
+def spans_of(done: CompletedExchange) -> list[Received]:
     batch = Batch(OFFSET, "this-process")
     one = sampled_request(done, IDS)
     batch.add(one)
