@@ -9,7 +9,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError, RequestMalformed
 from devroute.http.http1.response import ResponseHeadParser
-from devroute.http.message import Framing, RequestHead
+from devroute.http.message import Framing, RequestHead, ResponseHead
 from devroute.tunnel.link import Link
 from devroute.tunnel.link_stream import UNBOUNDED
 from devroute.tunnel.liveness import Liveness
@@ -50,9 +50,10 @@ def open_flags(framing: Framing) -> int:
 
 class ExchangeLink(Link):
     """`responder`: what errors call the other end, where that responds. `observe` gets each finished exchange
-    that this end has served, except successes that `counted()` says it has counted. `waiting`: of the bodies
-    of requests that it serves, and `waiting_responses` of those that it gets; None where each may have its
-    stream's window waiting."""
+    that this end has served, except successes that `counted()` says it has counted. `repeated_head`: the last
+    one that an app has repeated, without a gRPC status, and `repeated_raw` what is sent for it. `waiting`: of
+    the bodies of requests that it serves, and `waiting_responses` of those that it gets; None where each may
+    have its stream's window waiting."""
 
     def __init__(
         self,
@@ -69,6 +70,8 @@ class ExchangeLink(Link):
         self.observe = observe
         self.counted: Callable[[], bool] = _never
         self.response_parser = ResponseHeadParser()
+        self.repeated_head: ResponseHead | None = None
+        self.repeated_raw = b""
         self.waiting: WindowBudget | None = None
         self.waiting_responses: WindowBudget | None = None
 

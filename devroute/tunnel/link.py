@@ -129,7 +129,8 @@ class Link(Connection):
 
     def dismiss(self, owner: LinkStream) -> None:
         """This owner sends nothing more."""
-        self.sources.pop(owner, None)
+        if self.sources:
+            self.sources.pop(owner, None)
 
     # --- asyncio
 
@@ -153,18 +154,18 @@ class Link(Connection):
         heartbeat = self.heartbeat
         heartbeat.last_received = self._loop.time()
         heartbeat.ping_outstanding = False
-        session = self._session
-        websocket = self._websocket
+        session, websocket = self._session, self._websocket
+        data_type, head_type, opened_type = Data, Head, Opened  # each a look-up by name
         for piece in websocket.receive(data, whole):
             events = session.receive(piece)
             if len(events) * TINY_BYTES > len(piece):
                 self.slow_down(len(events))
             for event in events:
-                if type(event) is Data:
+                if type(event) is data_type:
                     event[0].owner.receive_data(event[1], event[2])
-                elif type(event) is Head:
+                elif type(event) is head_type:
                     event[0].owner.receive_head(event[1], event[2])
-                elif type(event) is Opened:
+                elif type(event) is opened_type:
                     self.on_opened(event)
                 else:
                     self._rare[type(event)](event)
@@ -315,9 +316,8 @@ class Link(Connection):
         self.drain(code, message)
 
     def _close_if_drained(self) -> None:
-        if self._peer_closes:
-            return
-        if self.close_error is None and not self._session.streams and not self.write_paused:
+        keeps_open = self._peer_closes or self.write_paused or self._session.streams
+        if self.close_error is None and not keeps_open:
             self.close_with(UpstreamReset("the tunnel was closed cleanly"))
 
     def close_with(self, error: DevrouteError, *, send_close: bool = True) -> None:

@@ -157,13 +157,23 @@ class ServedStream(LinkStream):
 
     def on_head(self, head: ResponseHead) -> None:
         self._status = head.status
-        if (at := head.raw.find(_GRPC_STATUS)) >= 0:  # without a message, the status is in the head
-            self._grpc_status = read_status(head.raw[at + len(_GRPC_STATUS) : at + len(_GRPC_STATUS) + 8])
         self._rule = head.by_rule
+        exchanges = self._exchanges
+        raw = exchanges.repeated_raw if head is exchanges.repeated_head else self._searched(head)
+        exchanges.send_head(self.stream, raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
+
+    def _searched(self, head: ResponseHead) -> bytes:
+        """The head as the tunnel carries it, searched for what it says. One that says nothing, and that its
+        app repeats, is not searched again."""
         raw = head.raw
+        at = raw.find(_GRPC_STATUS)
+        if at >= 0:  # without a message, the status is in the head
+            self._grpc_status = read_status(raw[at + len(_GRPC_STATUS) : at + len(_GRPC_STATUS) + 8])
         if head.drop and not head.by_rule:
             raw = without_rule(raw)
-        self.link.send_head(self.stream, raw, _FLAG_UPGRADE if head.framing is _UPGRADE else 0)
+        if head.repeated and at < 0:
+            self._exchanges.repeated_head, self._exchanges.repeated_raw = head, raw
+        return raw
 
     def on_data(self, data: bytes) -> None:
         self._size += len(data)
@@ -176,14 +186,14 @@ class ServedStream(LinkStream):
             if name == b"grpc-status":
                 self._grpc_status = read_status(value)
         self.link.send_end(self, trailers)
-        READ_TURN.after_flush(self._succeeded)
-
-    def _succeeded(self) -> None:
         counted = self._exchanges.counted
         if self._refusal or self._started < 0 or self._service.startswith(b"@") or not counted():
-            self._finished("", "")
+            READ_TURN.after_flush(self._succeeded)
         else:
             self._started = -1.0  # observed
+
+    def _succeeded(self) -> None:
+        self._finished("", "")
 
     def on_error(self, error: DevrouteError) -> None:
         self.done = True

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import partial
 
 from devroute.http.aio.connection import Connection, enable_keepalive
-from devroute.http.message import NO_LIMIT
+from devroute.http.message import NO_LIMIT, ResponseHead
 from devroute.upstream.http1_stream import Http1Stream, Pool
 
 
 class Http1Connection(Connection):
     """One connection: idle in its pool, or serving one stream. `idle_limit`: seconds for which it may be idle
-    before it is used again; `unsolicited`: the upstream has sent something without a request."""
+    before it is used again; `repeated_head`: the last one that the upstream had sent before;
+    `unsolicited`: it has sent something without a request."""
 
     __slots__ = (
         "_is_readable",
@@ -25,6 +26,7 @@ class Http1Connection(Connection):
         "generation",
         "idle_limit",
         "idle_since",
+        "repeated_head",
         "stream",
         "unsolicited",
     )
@@ -39,6 +41,7 @@ class Http1Connection(Connection):
         self.idle_limit = NO_LIMIT
         self.generation = 0
         self.unsolicited = False
+        self.repeated_head: ResponseHead | None = None
         self.stream: Http1Stream | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -59,7 +59,7 @@ class Http1Pool(AddressPool):
         stream = Http1Stream(self, head, sink)
         if (error := self.overload()) is not None:
             self._loop.call_soon(stream.fail, error)
-        elif (connection := self._take(stream.repeatable)) is not None:
+        elif (connection := self._take(stream)) is not None:
             stream.attach(connection, reused=True)
         else:
             self._tasks.start(self._serve(stream))
@@ -98,17 +98,18 @@ class Http1Pool(AddressPool):
 
     # --- connections
 
-    def _take(self, repeatable: bool) -> Http1Connection | None:
-        longest = IDLE_SECONDS if repeatable else UNREPEATABLE_IDLE_SECONDS
+    def _take(self, stream: Http1Stream) -> Http1Connection | None:
         now = self._loop.time()
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
+        connections = self._idle
+        while connections:
+            connection = connections.pop()
             if connection.closed:
                 continue
             # The others are idle for longer. A connection that is too old is closed, not kept for another
             # request: an app that serves one connection at a time would wait for that.
-            if now - connection.idle_since <= min(longest, connection.idle_limit) and connection.is_idle():
+            idle = now - connection.idle_since
+            old = idle > IDLE_SECONDS or (idle > UNREPEATABLE_IDLE_SECONDS and not stream.repeatable)
+            if not old and idle <= connection.idle_limit and connection.is_idle():
                 return connection
             connection.close()
         return None

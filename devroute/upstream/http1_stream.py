@@ -6,7 +6,7 @@ from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_last_chunk
 from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.response import ResponseHeadParser
-from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead
+from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.address_pool import is_tls
 from devroute.upstream.dialer import CLOSED_HINT
 from devroute.upstream.interface import NO_SINK, ResponseSink
@@ -184,17 +184,19 @@ class Http1Stream:
         """Parse one head at the start of `data`; returns the rest: body, or the next head after a 1xx."""
         if self._buffer:
             data = self._buffer + data
-        end = data.find(END_OF_HEAD)
-        if end < 0 or end + 4 > MAX_HEAD_BYTES:
-            if len(data) > MAX_HEAD_BYTES:
-                raise UpstreamInvalid(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
-            if data[:7] != b"HTTP/1."[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
-                raise self._not_http1(data)
-            self._buffer = data
-            return b""
+        head = self._repeated_head(data)
+        if head is not None:
+            end = len(head.raw)
+        else:
+            end = data.find(END_OF_HEAD)
+            if end < 0 or end + 4 > MAX_HEAD_BYTES:
+                self._buffer = self._incomplete(data)
+                return b""
+            end += 4
+            head = self._pool.response_parser.parse(data[:end], self._head.method)
+            if head.repeated and self._connection is not None:
+                self._connection.repeated_head = head
         self._buffer = b""
-        end += 4
-        head = self._pool.response_parser.parse(data[:end], self._head.method)
         if not self._reused:
             self._pool.answered(self)
         if head.status < 200 and head.status != 101:
@@ -210,6 +212,23 @@ class Http1Stream:
         self._reader = body_reader(head.framing, head.length, UpstreamInvalid)
         self.sink.on_head(head)
         return data[end:]
+
+    def _repeated_head(self, data: bytes) -> ResponseHead | None:
+        """The connection's repeated head, if `data` starts with it: its end is the first in `data`, too. What
+        a head says depends on HEAD, which is not remembered (http/http1/response.py)."""
+        connection = self._connection
+        known = None if connection is None else connection.repeated_head
+        if known is None or self._head.method == b"HEAD" or not data.startswith(known.raw):
+            return None
+        return known
+
+    def _incomplete(self, data: bytes) -> bytes:
+        """`data`, if it can be the start of a head. Raises UpstreamInvalid."""
+        if len(data) > MAX_HEAD_BYTES:
+            raise UpstreamInvalid(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
+        if data[:7] != b"HTTP/1."[: len(data)] or data.count(b"\n") != data.count(b"\r\n"):
+            raise self._not_http1(data)
+        return data
 
     def _not_http1(self, data: bytes) -> UpstreamInvalid:
         self._pool.understood = False

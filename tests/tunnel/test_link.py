@@ -7,7 +7,8 @@ import tracemalloc
 import pytest
 
 from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
-from devroute.http.message import Framing, RequestHead
+from devroute.http.http1.response import ResponseHeadParser
+from devroute.http.message import RULE_LINE, Framing, RequestHead
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.windows import LINK_GROWTH, MAX_WINDOW
 from devroute.tunnel.served_stream import Finished, ServedStream
@@ -70,6 +71,29 @@ async def test_a_success_that_was_counted_is_not_observed_but_whatever_else_is()
             await fetch(where.upstream(), get(target))
         await eventually(lambda: len(observed) == 2)
     assert [line.target for line in observed] == ["/observed", "/refused"]
+
+
+async def test_of_heads_that_an_app_repeats_each_is_searched_for_what_it_says() -> None:
+    observed: list[Finished] = []
+    parser = ResponseHeadParser()
+    start = b"HTTP/1.1 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n"
+    rule = start + RULE_LINE[2:] + b"of the app\r\n\r\n"
+    status = start + b"grpc-status: 5\r\n\r\n"
+    plain = start + b"\r\n"
+    raws = [rule, rule, rule, status, status, status, rule, plain, plain, plain, status]
+
+    def serve(stream: AppStream) -> None:
+        stream.sink.on_head(parser.parse(raws[int(stream.head.target[1:])], b"GET"))
+        stream.sink.on_end([])
+
+    got = []
+    async with tunnel(App(serve), observed=observed) as (where, _):
+        for number in range(len(raws)):
+            client = await fetch(where.upstream(), get(b"/%d" % number))
+            got.append(client.heads[0].raw)
+        await eventually(lambda: len(observed) == len(raws))
+    assert got == [plain if raw == rule else raw for raw in raws]
+    assert [line.grpc_status for line in observed] == [5 if raw == status else None for raw in raws]
 
 
 @pytest.mark.parametrize(

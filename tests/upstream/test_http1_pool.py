@@ -53,6 +53,46 @@ async def test_after_a_bug_while_it_connects_no_request_waits() -> None:
     assert [type(each) for each in reported] == [ZeroDivisionError] * 3
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_heads_that_an_app_repeats_are_told_from_those_that_only_begin_alike(whole: bool) -> None:
+    start = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n"
+    repeated, longer = start + b"\r\n", start + b"x: 1\r\n\r\n"
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    script = [
+        (b"GET", repeated, b"abc", b"abc"),
+        (b"GET", repeated, b"abc", b"abc"),
+        (b"GET", repeated, repeated[:3], repeated[:3]),
+        (b"HEAD", repeated, b"", b""),
+        (b"GET", longer, b"abc", b"abc"),
+        (b"GET", repeated, b"\r\n\r", b"\r\n\r"),
+        (b"GET", chunked, b"2\r\nhi\r\n0\r\n\r\n", b"hi"),
+        (b"GET", repeated, b"abc", b"abc"),
+    ]
+    connections = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        for _, head, body, _ in script:
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in [head + body] if whole else [head[:-1], head[-1:], body]:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)  # the client reads each by itself
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        pool = Http1Pool(Dialer("127.0.0.1", port))
+        for method, head, _, body in script:
+            wire = method + b" / HTTP/1.1\r\nhost: foo\r\n\r\n"
+            client = await fetch(pool, RequestHead(method, b"/", Framing.NONE, 0, wire))
+            assert client.error is None
+            assert (client.heads[0].raw, client.body) == (head, body)
+        await pool.close()
+    assert len(connections) == 1
+
+
 # --- apps that close idle connections -----------------------------------------------------------------------
 
 
