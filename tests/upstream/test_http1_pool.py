@@ -54,7 +54,7 @@ async def test_after_a_bug_while_it_connects_no_request_waits() -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_heads_that_an_app_repeats_are_told_from_those_that_only_begin_alike(whole: bool) -> None:
+async def test_a_head_that_an_app_repeats_is_not_taken_for_one_that_begins_alike(whole: bool) -> None:
     start = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n"
     repeated, longer = start + b"\r\n", start + b"x: 1\r\n\r\n"
     chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
