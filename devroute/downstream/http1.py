@@ -17,7 +17,7 @@ from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, MA
 from devroute.http.error_response import http1_error
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
 from devroute.http.http1.fields import END_OF_HEAD
-from devroute.http.http1.request import check_partial_head, parse_request_head
+from devroute.http.http1.request import check_partial_head, lines_of_head, parse_request_head
 from devroute.http.http2.headers import may_be_silent
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, InboundRequest
@@ -25,6 +25,9 @@ from devroute.http.message import Framing, InboundRequest
 #: Requests of one connection in one turn of the loop, if all get their (error) responses at once: one read
 #: may hold thousands of them, while all other connections wait.
 MAX_AT_ONCE: Final = 32
+
+#: Up to so many bytes are taken for one whole head first: if they are not, looking is wasted.
+MAX_ONE_HEAD_BYTES: Final = 4096
 
 #: Bytes of pipelined requests that are buffered while a response is in progress.
 MAX_PIPELINED_BYTES: Final = 128 * 1024
@@ -105,15 +108,18 @@ class Http1ServerConnection(Downstream):
             if buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
                 self._buffer = _EMPTY_LINES.sub(b"", buffer, 1)
                 continue
-            end = buffer.find(END_OF_HEAD) + 4
+            size = len(buffer)
+            lines = lines_of_head(buffer) if size <= MAX_ONE_HEAD_BYTES else None
+            end = size if lines is not None else buffer.find(END_OF_HEAD) + 4
             try:
                 if end < 4 or end > limits.size:
-                    if len(buffer) > limits.size:
+                    if size > limits.size:
                         raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
                     check_partial_head(buffer)
                     break
                 self._buffer = buffer[end:]
-                request = parse_request_head(buffer[:end], limits.fields)
+                raw = buffer if lines is not None else buffer[:end]
+                request = parse_request_head(raw, limits.fields, lines)
             except DevrouteError as error:
                 if self._first_request and (buffer.startswith(PREFACE) or PREFACE.startswith(buffer)):
                     self._become_http2(buffer)

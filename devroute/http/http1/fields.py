@@ -33,10 +33,13 @@ REQUEST_ID: Final = 9
 SECRET: Final = 10
 UNIQUE: Final = 11
 
+#: All but letters and digits become the dash.
+_PLAIN: Final = bytes(code if chr(code).isalnum() and code < 128 else ord("-") for code in range(256))
+
 
 class Field:
     """What a parser knows of a field line; of one of kind OTHER, nothing more. `name` and `low` are in lower
-    case, the values without white space at their ends."""
+    case, the values without white space at their ends. `low` of a REQUEST_ID is empty."""
 
     __slots__ = ("kind", "low", "name", "value")
 
@@ -44,10 +47,11 @@ class Field:
         self.kind = kind
         self.name = name
         self.value = value
-        self.low = value.lower()
+        self.low = b"" if kind == REQUEST_ID else value.lower()
 
 
 _OTHER: Final = Field(OTHER, b"", b"")
+_TRACEPARENT: Final = Field(TRACEPARENT, b"traceparent", b"")
 
 #: Lines are remembered, since most are repeated from head to head: so many and so long ones at most. When
 #: there are more, all are forgotten.
@@ -63,6 +67,26 @@ class FieldReader:
     def __init__(self, kinds: dict[bytes, int]) -> None:
         self._kinds = kinds
         self.known: dict[bytes, Field] = {}
+
+    def read_id(self, line: bytes) -> Field | None:
+        """A line that is another one in each message, if it is valid whatever the head is: its name in lower
+        case, its value of letters, digits and dashes. None for any other line, valid or not."""
+        at = line.find(b":")
+        if at <= 0:
+            return None
+        name = line[:at]
+        kind = self._kinds.get(name, OTHER)
+        if kind < TRACEPARENT:
+            return None
+        value = line[at + 1 :]
+        if kind == TRACEPARENT and value[:1] != b" ":
+            return None
+        value = value.strip(b" \t")
+        if not value.isalnum() and (not value or value.translate(_PLAIN) != value):
+            return None
+        if kind == TRACEPARENT:
+            return _TRACEPARENT
+        return _OTHER if kind == UNIQUE else Field(kind, name, value)
 
     def read(self, line: bytes) -> Field:
         """A valid line that is not in `known`."""

@@ -1,7 +1,8 @@
 """HTTP/1.1 request heads: parsed strictly, framing decided (RFC 9112). Pure.
 
-llhttp (through httptools) checks every byte of a head. This module adds what a gateway must decide itself:
-the framing of the body, and the checks against request smuggling. Bodies are read by http/http1/body.py.
+llhttp (through httptools) has checked every line: in this head, or, where no line has a part in framing, in
+an earlier one. This module adds what a gateway must decide itself: the framing of the body, and the checks
+against request smuggling. Bodies are read by http/http1/body.py.
 """
 
 import re
@@ -12,6 +13,7 @@ import httptools
 from devroute.errors import NotSupported, RequestMalformed
 from devroute.http.http1.fields import (
     CONTRACT,
+    END_OF_HEAD,
     HOST,
     MARKER,
     MATCHED,
@@ -48,8 +50,9 @@ class _Validator:
     def on_message_complete(self) -> None:
         self._reusable = self._parser.should_keep_alive()
 
-    def check(self, head: bytes) -> None:
-        """Raises httptools.HttpParserError; an upgrade is no error."""
+    def check(self, head: bytes) -> bool:
+        """Whether the head is a whole message, after which the connection goes on. Raises
+        httptools.HttpParserError; an upgrade is no error."""
         self._reusable = False
         try:
             self._parser.feed_data(head)
@@ -61,6 +64,7 @@ class _Validator:
         finally:
             if not self._reusable:
                 self._parser = httptools.HttpRequestParser(self)
+        return self._reusable
 
 
 _validator: Final = _Validator()
@@ -81,14 +85,50 @@ _CHUNKED: Final = Framing.CHUNKED
 _UPGRADING: Final = Framing.UPGRADE
 
 
+class _Start:
+    """A request line. `line` has its CRLF; `minor` is HTTP's minor version."""
+
+    __slots__ = ("line", "method", "minor", "target")
+
+    def __init__(self, line: bytes, method: bytes, target: bytes, minor: int) -> None:
+        self.line = line
+        self.method = method
+        self.target = target
+        self.minor = minor
+
+
+#: Request lines, without CRLF, of whole messages that llhttp has passed: most are repeated. None has a query,
+#: which may be secret. Cleared when full.
+_starts: Final[dict[bytes, _Start]] = {}
+MAX_STARTS: Final = 1024
+MAX_START_BYTES: Final = 256
+
+
+def _read_start(raw: bytes, line: bytes) -> _Start:
+    """`line` is the first of `raw`, which passes llhttp when this returns. Raises as parse_request_head."""
+    match = _REQUEST_LINE.match(raw)
+    if match is None:
+        raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
+    method, target, version = match.groups()
+    start = _Start(match[0], method, target, version[0] - 48)
+    whole = _validate(raw, method)
+    if whole and len(line) <= MAX_START_BYTES and target.find(b"?") < 0:
+        if len(_starts) >= MAX_STARTS:
+            _starts.clear()
+        _starts[line] = start
+    return start
+
+
 class _Lines:
     """What the field lines of a request say. `by_name`: the fields of that kind; `via` and `trace`: the first
     value; `drop`: the spans of those that end at this hop, whatever Connection says."""
 
     __slots__ = ("by_name", "contract", "drop", "hosts", "ids", "matched", "trace", "traceparent", "via")
 
-    def __init__(self, lines: list[bytes]) -> None:
-        """`lines` are those of a valid head: the first is no field, and the last two are empty."""
+    def __init__(self, lines: list[bytes], raw: bytes, method: bytes, valid: bool) -> None:
+        """`lines` are those of `raw`: the first is no field, and the last two are empty. `valid`: llhttp has
+        passed `raw`. If not, it has passed the request line, and checks `raw` if there is a line that it has
+        not passed, or one with a part in framing. Raises as parse_request_head."""
         self.hosts: list[bytes] = []
         self.ids: list[bytes] = []
         self.contract: list[bytes] = []
@@ -105,10 +145,19 @@ class _Lines:
             end = at + len(line) + 2
             field = known.get(line)
             if field is None:
+                field = _reader.read_id(line)
+            if field is None:
+                if not line:
+                    raise RequestMalformed("an empty line within the head", hint="RFC 9112 §2.1")
+                if not valid:
+                    _validate(raw, method)
+                    valid = True
                 field = _reader.read(line)
             if field.kind != OTHER:
                 self._take(field, at, end)
             at = end
+        if self.by_name and not valid:
+            _validate(raw, method)
 
     def _take(self, field: Field, at: int, end: int) -> None:
         kind = field.kind
@@ -133,24 +182,43 @@ class _Lines:
                 self.drop.append((at, end))
 
 
-def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> InboundRequest:
+def lines_of_head(data: bytes) -> list[bytes] | None:
+    """The lines of `data` if it is one head, with its two empty ones at the end; None if it is anything else.
+    Costs less than to look for the head's end first."""
+    if not data.endswith(END_OF_HEAD):
+        return None
+    lines = data.split(b"\r\n")
+    for index in range(len(lines) - 2):
+        if not lines[index]:
+            return None
+    return lines
+
+
+def parse_request_head(
+    raw: bytes, max_fields: int = MAX_FIELD_LINES, lines: list[bytes] | None = None
+) -> InboundRequest:
     """Check a request's head and decide its framing (RFC 9112 §3, §5, §6.3).
 
-    `raw` ends with CRLF CRLF; the caller checks its size. Raises RequestMalformed, or NotSupported for
-    CONNECT, for methods that llhttp does not know and for transfer codings other than chunked.
+    `raw` ends with its only CRLF CRLF; the caller checks its size. `lines`: what lines_of_head has returned.
+    Raises RequestMalformed, or NotSupported for CONNECT, for methods that llhttp does not know and for
+    transfer codings other than chunked.
 
     Longer than 40 lines: the checks stand in the order in which their errors take precedence.
     """
-    start = _REQUEST_LINE.match(raw)
+    if lines is None:
+        lines = raw.split(b"\r\n")
+        if not raw.endswith(END_OF_HEAD):
+            raise RequestMalformed("the head has no empty line at its end", hint="RFC 9112 §2.1")
+    start = _starts.get(lines[0])
+    valid = start is None
     if start is None:
-        raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
-    method, target, version = start.groups()
-    _validate(raw, method)
-    minor = version[0] - 48
-    lines = raw.split(b"\r\n")
+        start = _read_start(raw, lines[0])
+    method, target, minor = start.method, start.target, start.minor
     if (count := len(lines) - 3) > max_fields:
+        if not valid:
+            _validate(raw, method)
         raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
-    found = _Lines(lines)
+    found = _Lines(lines, raw, method, valid)
     fields = values_by_name(found.by_name) if found.by_name else _NO_FIELDS
     get = fields.get
     given = get(b"content-length")
@@ -158,7 +226,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     if (coding := get(b"transfer-encoding")) is not None:
         _check_coding(coding, given, minor)
     hosts = found.hosts
-    start_line: bytes = start[0]
+    start_line = start.line
     if target[:1] != b"/" or minor == 0:
         target, authority = _origin_form(method, target, hosts[0] if hosts else None)
         start_line = b"%b %b HTTP/1.1\r\n" % (method, target)
@@ -195,7 +263,7 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
         minor == 1 and get(b"expect") == b"100-continue",
         upgrade,
         te is not None and b"trailers" in (member.partition(b";")[0] for member in list_members(te)),
-        b"\n".join(found.ids),
+        found.ids[0] if len(found.ids) == 1 else b"\n".join(found.ids),
         found.contract,
         found.matched,
         start_line,
@@ -206,9 +274,10 @@ def parse_request_head(raw: bytes, max_fields: int = MAX_FIELD_LINES) -> Inbound
     return request
 
 
-def _validate(raw: bytes, method: bytes) -> None:
+def _validate(raw: bytes, method: bytes) -> bool:
+    """As _Validator.check, with the errors of parse_request_head."""
     try:
-        _validator.check(raw)
+        whole = _validator.check(raw)
     except httptools.HttpParserInvalidMethodError:
         raise NotSupported(f"method {method[:32].decode('ascii')} is not one that is forwarded") from None
     except httptools.HttpParserError as error:
@@ -217,6 +286,7 @@ def _validate(raw: bytes, method: bytes) -> None:
         raise RequestMalformed(problem, hint=hint) from None
     if method == b"CONNECT":
         raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
+    return whole
 
 
 def _check_coding(coding: bytes, content_length: bytes | None, minor: int) -> None:

@@ -8,8 +8,10 @@ from devroute.http.http1.fields import (
     MAX_REMEMBERED,
     MAX_REMEMBERED_BYTES,
     OTHER,
+    REQUEST_ID,
     REQUEST_KINDS,
     RESPONSE_KINDS,
+    TRACEPARENT,
     FieldReader,
 )
 from devroute.http.http1.request import parse_request_head
@@ -45,6 +47,41 @@ def test_cookies_that_a_response_sets_are_not_remembered() -> None:
     reader = FieldReader(RESPONSE_KINDS)
     assert reader.read(b"Set-Cookie: session=secret").kind == OTHER
     assert not reader.known
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"x-request-id: 0c7dd1ef-BD9c", REQUEST_ID),
+        (b"x-request-id:\t1 ", REQUEST_ID),
+        (b"traceparent: 00-80f1-e457-01", TRACEPARENT),
+        (b"x-b3-traceid: 80f1", OTHER),
+        (b"authorization: abc", OTHER),
+        (b"traceparent:00-80f1-e457-01", None),
+        (b"X-request-id: 1", None),
+        (b"x-request-id: a b", None),
+        (b"x-request-id: \xe9", None),
+        (b"x-request-id: \x00", None),
+        (b"x-request-id: ", None),
+        (b"x-request-id : 1", None),
+        (b"x-request-idX", None),
+        (b" x-request-id: 1", None),
+        (b"cookie: a=b", None),
+        (b"accept: a", None),
+        (b"host: foo", None),
+        (b":", None),
+        (b"", None),
+    ],
+)
+def test_a_line_with_an_id_is_read_as_any_other(line: bytes, kind: int | None) -> None:
+    reader = FieldReader(REQUEST_KINDS)
+    found = reader.read_id(line)
+    assert (None if found is None else found.kind) == kind
+    assert not reader.known
+    if found is not None:
+        read = reader.read(line)
+        assert read.kind == kind
+        assert kind == TRACEPARENT or (read.name, read.value) == (found.name, found.value)
 
 
 def test_so_many_and_so_long_lines_are_remembered() -> None:

@@ -98,6 +98,8 @@ def test_the_last_hop_learns_that_the_app_speaks_http2() -> None:
         head(b"host: other"),
         head(b"x: a\nhost: evil"),
         head(b" folded"),
+        head(b"", b"GET /x HTTP/1.1"),
+        head(b"", b"GET /x HTTP/1.1", b"x: y"),
         head(b"connection: upgrade", framing=Framing.UPGRADE),
         head(method=b"CONNECT"),
         head(b"x: " + b"y" * HEAD_LIMITS.size),
@@ -105,7 +107,7 @@ def test_the_last_hop_learns_that_the_app_speaks_http2() -> None:
         RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\r\n\r\n"),
         RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\nhost: x\n\n\r\n\r\n"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_head_that_an_agent_should_not_have_sent_is_refused(bad: RequestHead) -> None:
     with pytest.raises(DevrouteError) as caught:
