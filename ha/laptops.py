@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from devroute import descriptors
 from devroute.agent.app import Agent
 from devroute.agent.settings import AgentSettings
+from devroute.agent.ui.fan_out import FanOut
 from devroute.agent.ui.reporter import Event, Reporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.tunnel.served_stream import Finished, OpenRequest
@@ -71,7 +72,7 @@ async def run(server: str, count: int) -> None:
         )
         reporter = Counting(counts)
         async with gate:
-            agents.create_task(Agent(settings, reporter).run())
+            agents.create_task(Agent(settings, FanOut(reporter)).run())
             await reporter.is_online.wait()
 
     async with asyncio.TaskGroup() as agents:
