@@ -231,12 +231,15 @@ def typed_keys(
         with _polled_keys(loop, handle):
             yield
         return
-    descriptor = stream.fileno()
+    descriptor = _reopened_terminal(stream.fileno())
 
     def read() -> None:
         if os.tcgetpgrp(descriptor) != os.getpgrp():
             return  # in the background: reading would stop the process
-        data = os.read(descriptor, 64)
+        try:
+            data = os.read(descriptor, 64)
+        except BlockingIOError:  # another reader of the terminal was first
+            return
         if data:
             handle(data.decode("utf-8", "replace"))
         else:
@@ -247,6 +250,17 @@ def typed_keys(
         yield
     finally:
         loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _reopened_terminal(descriptor: int) -> int:
+    """A descriptor of the same terminal that shares no flags with others: uvloop makes what it reads
+    non-blocking, and standard input, standard output and those of the shell are one open file."""
+    flags = os.O_RDONLY | os.O_NOCTTY
+    try:
+        return os.open(os.ttyname(descriptor), flags)
+    except OSError:  # another user's, after `su`; or of outside, in a container
+        return os.open(os.ctermid(), flags)
 
 
 @contextlib.contextmanager

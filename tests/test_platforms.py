@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from devroute.platforms import config_folder, exit_code, handle_signals, runnable, state_folder
+from devroute.platforms import (
+    config_folder,
+    exit_code,
+    handle_signals,
+    runnable,
+    state_folder,
+    typed_keys,
+)
 
 
 def test_the_agent_imports_nothing_that_windows_lacks_and_no_uvloop() -> None:
@@ -99,3 +106,18 @@ async def test_ctrl_c_is_handled_on_the_loop_and_restored_afterwards(windows: bo
         async with asyncio.timeout(20):
             assert await signalled == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) in (before, signal.default_int_handler)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="opens a pseudo-terminal")
+async def test_the_terminal_stays_blocking_for_those_who_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop makes what it reads non-blocking: a page of more than 4 KiB would be cut off."""
+    loop, read = asyncio.get_running_loop(), list[int]()
+    monkeypatch.setattr(loop, "add_reader", lambda descriptor, callback: read.append(descriptor))
+    monkeypatch.setattr(loop, "remove_reader", lambda descriptor: None)
+    master, slave = os.openpty()
+    with os.fdopen(master, "rb"), os.fdopen(slave, encoding="utf-8") as terminal:
+        with typed_keys(terminal, lambda keys: None):
+            os.set_blocking(read[0], False)
+            assert os.get_blocking(terminal.fileno())
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(read[0])

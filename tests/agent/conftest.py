@@ -1,32 +1,12 @@
-"""What the agent prints."""
+"""What the agent prints, apart from what a server in the same process logs."""
 
-import io
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from devroute.agent.ui import choice
-
-
-class Said:
-    """What has been printed so far. A thread of the agent prints: capsys would lose what is printed while it
-    is read."""
-
-    def __init__(self, out: io.StringIO) -> None:
-        self._out = out
-
-    def __call__(self, text: str) -> bool:
-        return self.count(text) > 0
-
-    def count(self, text: str) -> int:
-        return self.output.count(text)
-
-    @property
-    def output(self) -> str:
-        return self._out.getvalue()
+from tests.support.agent_output import Said
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +18,4 @@ def server_s_log() -> Iterator[list[EventDict]]:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Said:
-    out = io.StringIO()  # as choice.py's only, since pytest puts its own sys.stdout back before the test
-    monkeypatch.setattr(choice, "sys", SimpleNamespace(stdout=out))
-    return Said(out)
+    return Said(monkeypatch)

@@ -45,7 +45,7 @@ from devroute.errors import (
 from devroute.policy.policy import Policy
 from devroute.routing.decision import select_target
 from devroute.tunnel.served_stream import Finished
-from tests.agent.conftest import Said
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import Client, Site, connect, get, site, start_site
 

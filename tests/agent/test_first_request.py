@@ -15,8 +15,8 @@ from devroute.errors import AppUnreachable, CircuitOpen, DevrouteError, TargetUn
 from devroute.routing.decision import FALLBACK_TTL_MS, LAPTOP_TTL_MS
 from devroute.upstream.circuit_breaker import FAILURES, OPEN_SECONDS
 from devroute.upstream.dialer import Dialer
-from tests.agent.conftest import Said
 from tests.agent.test_app import app, fetch, online, settings, up
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import Site, site, start_site
 from tests.support.paths import ROOT

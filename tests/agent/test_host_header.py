@@ -10,8 +10,8 @@ from devroute.agent.settings import AgentSettings
 from devroute.cli.config.sources import agent_settings, read_file
 from devroute.errors import ConfigInvalid
 from devroute.http.message import Framing, RequestHead, split_fields
-from tests.agent.conftest import Said
 from tests.agent.test_app import online, settings, up
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import Client, Site, site
 

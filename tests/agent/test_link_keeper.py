@@ -7,8 +7,8 @@ import pytest
 
 from devroute.errors import DevrouteError
 from devroute.tunnel.protocol.handshake import Move, decode
-from tests.agent.conftest import Said
 from tests.agent.test_app import app, fetch, online, settings, up
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, Site, answer, connect, get, site
 

@@ -16,8 +16,8 @@ from devroute.errors import AppUnreachable, DevrouteError, TargetUnreachable, Up
 from devroute.http.message import Framing, RequestHead
 from devroute.upstream import local_app
 from devroute.upstream.dialer import Dialer
-from tests.agent.conftest import Said
 from tests.agent.test_app import app, fetch, online, settings, up
+from tests.support.agent_output import Said
 from tests.support.authority import Authority, Pair
 from tests.support.eventually import eventually
 from tests.support.grpc_app import App

@@ -14,10 +14,10 @@ from devroute.agent.control import client
 from devroute.agent.control.running import all_running
 from devroute.agent.doctor.tunnel import Echo, examine_replicas, open_tunnel
 from devroute.errors import LinkReplaced
-from tests.agent.conftest import Said
 from tests.agent.test_app import app, settings, up
 from tests.replicas.replicas import Replica, replicas
 from tests.replicas.test_shared_registry import body
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually, quiet
 from tests.support.loopback import App, answer
 from tests.support.redis_server import RedisServer
@@ -25,8 +25,8 @@ from tests.support.relay import Wire, wire
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    return Said(capsys)
+def said(monkeypatch: pytest.MonkeyPatch) -> Said:
+    return Said(monkeypatch)
 
 
 @contextlib.asynccontextmanager

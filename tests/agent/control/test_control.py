@@ -29,8 +29,8 @@ from devroute.errors import (
     ServerUnreachable,
     TooManyFollowers,
 )
-from tests.agent.conftest import Said
 from tests.agent.test_app import app, fetch, settings, up
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import Client, Site, get, site
 

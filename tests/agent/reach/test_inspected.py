@@ -15,9 +15,9 @@ from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
 from devroute.tunnel.served_stream import Finished
-from tests.agent.conftest import Said
 from tests.agent.reach.mesh import Mesh, get, say
 from tests.agent.reach.test_laptop_reach import laptop
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import App, AppStream
 

@@ -17,9 +17,9 @@ from devroute.http.message import Framing, RequestHead
 from devroute.policy.policy import Policy
 from devroute.proxy.egress.egress import Egress
 from devroute.proxy.settings import ProxySettings
-from tests.agent.conftest import Said
 from tests.agent.reach.mesh import get, say
 from tests.agent.reach.test_reach import socks
+from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, Site, answer, site
 
