@@ -55,6 +55,13 @@ needed = pytest.mark.skipif(
 )
 
 
+#: What the page has loaded: when it was asked for, and when it had arrived, in ms since the page was opened.
+_LOADED = """
+const line = (each) => `${each.name} ${Math.round(each.startTime)} ${Math.round(each.responseEnd)}`;
+return performance.getEntriesByType('resource').map(line).join('\\n');
+"""
+
+
 class Browser:
     """Chromium."""
 
@@ -84,7 +91,8 @@ class Browser:
             return await eventually(lambda: self.js(script, *values), expression, within=60)
         except AssertionError as error:
             shown = await self.js("return document.body.innerText.slice(0, 3000)")
-            raise AssertionError(f"{error} {values}\n{shown}") from None
+            loaded = await self.js(_LOADED)
+            raise AssertionError(f"{error} {values}\n{shown}\n{loaded}\n{await self.complaints()}") from None
 
     async def shows(self, css: str, text: str) -> None:
         """Wait until an element's text holds `text`."""
