@@ -36,6 +36,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--firefox", action="store_true", help="test the inspector's page in Firefox")
 
 
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """Instead of the plugin's, which is one that the kernel may give to another test's connection before this
+    test's program listens on it."""
+    from devroute.mesh.testbed import free_port  # takes long to import, and few tests need it
+
+    return free_port()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI everything is installed, so a skipped test is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

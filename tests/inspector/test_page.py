@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import re
-import socket
 import struct
 import zlib
 from collections.abc import AsyncIterator
@@ -190,8 +189,7 @@ async def running(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     contract = {"x-devroute": '{"orders": "alice"}', "x-devroute-matched": "orders", "host": "orders"}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = free.getsockname()[1]  # not 4040, which other tests and developers use
+    own = testbed.free_port()  # not 4040, which other tests and developers use
     up = (f"orders=127.0.0.1:{port}", "--inspector", str(own))
     async with (
         testbed.proxy(folder, [record]) as proxy,

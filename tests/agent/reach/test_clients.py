@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.past_mesh import past_the_mesh
 from devroute.agent.reach.reach import Reach
 from devroute.agent.reach.variables import proxy_variables
+from devroute.mesh.testbed import free_port
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.agent.reach.mesh import BytesApp, Mesh, heads
@@ -248,10 +248,9 @@ async def postgres() -> AsyncIterator[int]:
     found = POSTGRES
     if not found or os.geteuid():
         pytest.skip("there is no PostgreSQL, or no root to run it as another user")
-    with TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as free:
+    with TemporaryDirectory() as folder:
         shutil.chown(folder, "postgres")
-        port = free.getsockname()[1]
-        free.close()
+        port = free_port()
         initdb = str(found[-1].with_name("initdb")), "-D", f"{folder}/data", "--auth=trust", "--no-sync"
         made = await asyncio.create_subprocess_exec(
             *initdb, user="postgres", stdout=asyncio.subprocess.DEVNULL

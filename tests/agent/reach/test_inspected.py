@@ -1,7 +1,6 @@
 """Requests through a local port are seen by the inspector and subject to its rules."""
 
 import asyncio
-import socket
 from typing import Any
 
 import aiohttp
@@ -14,6 +13,7 @@ from devroute.inspector.redaction import redaction
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
+from devroute.mesh.testbed import free_port
 from devroute.tunnel.served_stream import Finished
 from tests.agent.reach.mesh import Mesh, get, say
 from tests.agent.reach.test_laptop_reach import laptop
@@ -90,8 +90,7 @@ async def test_a_timeout_is_a_504_that_names_the_rule() -> None:
 
 async def test_a_real_agent_lists_replays_and_fails_what_leaves_through_its_port(said: Said) -> None:
     rule = {"name": "down", "direction": "out", "path": "/down", "fail": 503}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = free.getsockname()[1]
+    own = free_port()
     about = {"services": ["foo=1"], "reach": ["c.shop:80"], "rules": [rule], "inspector": own}
     jar = aiohttp.CookieJar(unsafe=True)
     async with laptop(said, **about) as running, aiohttp.ClientSession(cookie_jar=jar) as session:
