@@ -229,24 +229,28 @@ class Store:
         """Subscribes; what is changed after the block was entered arrives."""
         with _Failures():
             async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-                await subscription.subscribe(f"{self._prefix}:changes")
+                with (
+                    _Failures()
+                ):  # of its own, so that a lost cancellation does not go on to wait for changes
+                    await subscription.subscribe(f"{self._prefix}:changes")
                 yield self._changes(subscription)
 
     async def _changes(self, subscription: Any) -> AsyncIterator[Change]:
         pinged = False
-        with _Failures():
-            while True:
+        while True:
+            with _Failures():
                 message = await subscription.get_message(
                     ignore_subscribe_messages=True, timeout=LISTEN_SECONDS
                 )
-                if message is not None:
-                    pinged = False
-                    if message["type"] == "message" and (change := _parsed(message["data"])) is not None:
-                        yield change
-                elif pinged:
-                    raise RegistryUnavailable(f"Redis has sent nothing for {2 * LISTEN_SECONDS:g} s")
-                else:
-                    pinged = True
+            if message is not None:
+                pinged = False
+                if message["type"] == "message" and (change := _parsed(message["data"])) is not None:
+                    yield change
+            elif pinged:
+                raise RegistryUnavailable(f"Redis has sent nothing for {2 * LISTEN_SECONDS:g} s")
+            else:
+                pinged = True
+                with _Failures():
                     await subscription.ping()
 
 

@@ -1,11 +1,13 @@
 """Several registries that are one, over a real Redis."""
 
 import asyncio
+import contextlib
 import json
 import signal
 from pathlib import Path
 
 import pytest
+from redis.asyncio.client import PubSub
 
 from devroute.errors import LaptopOffline, LinkReplaced, NameTaken, TooManyLinks
 from devroute.replicas import store
@@ -248,6 +250,36 @@ async def test_a_subscription_is_lost_where_nothing_comes_of_a_ping_and_only_the
                 with pytest.raises(store.RegistryUnavailable, match="has sent nothing"):
                     await anext(changes)
             await listener.close()
+
+
+@pytest.mark.parametrize("command", ["subscribe", "ping"])
+async def test_listening_ends_although_redis_py_loses_the_cancellation(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """As asyncio.wait_for does before Python 3.12 when the command has just been sent: a replica that was to
+    stop listened forever."""
+    sent = asyncio.Event()
+
+    async def lose(*arguments: object, **options: object) -> None:
+        sent.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(PubSub, command, lose)
+    monkeypatch.setattr(store, "LISTEN_SECONDS", 0.05)
+    listener = store.Store(redis_server.url, "test", "0" * 16)
+
+    async def listen() -> None:
+        async with listener.changes() as changes:
+            async for _ in changes:
+                pass
+
+    listening = asyncio.ensure_future(listen())
+    await asyncio.wait_for(sent.wait(), 20)
+    listening.cancel()
+    await asyncio.wait({listening}, timeout=20)
+    assert listening.cancelled()
+    await listener.close()
 
 
 def pings(server: RedisServer) -> int:
