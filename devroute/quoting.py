@@ -15,6 +15,11 @@ MAX_NAME: Final = 512
 MAX_REQUEST_ID: Final = 128
 #: Bytes of a reason: it becomes a response header.
 MAX_REASON: Final = 200
+#: For bytes.translate: all but ASCII letters, digits and the dash become the dash, so that ids stay as they
+#: are, and nothing does that would need an escape.
+ONLY_IDENTIFIERS: Final = bytes(
+    code if chr(code).isalnum() and code < 128 else ord("-") for code in range(256)
+)
 #: How a reason ends at a service, where the contract names others.
 NAMES_OTHERS: Final = ": devroute trace shows who answered there"
 #: Bytes of those names in it.

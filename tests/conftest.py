@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def unused_tcp_port() -> int:
     """Instead of the plugin's, which is one that the kernel may give to another test's connection before this
     test's program listens on it."""
-    from devroute.mesh.testbed import free_port  # takes long to import, and few tests need it
+    from tests.support.ports import free_port  # takes long to import, and few tests need it
 
     return free_port()
 

@@ -229,9 +229,7 @@ class Store:
         """Subscribes; what is changed after the block was entered arrives."""
         with _Failures():
             async with self._client.pubsub(ignore_subscribe_messages=True) as subscription:
-                with (
-                    _Failures()
-                ):  # of its own, so that a lost cancellation does not go on to wait for changes
+                with _Failures():  # of its own: a cancellation that got lost would wait for changes
                     await subscription.subscribe(f"{self._prefix}:changes")
                 yield self._changes(subscription)
 

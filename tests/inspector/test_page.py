@@ -29,6 +29,7 @@ from tests.inspector.browser import Browser, chromium, firefox, needed
 from tests.inspector.protobuf.laptop import laptop
 from tests.proxy.dashboard import browser_cases
 from tests.support.inspector import serve_inspector
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
 
@@ -189,7 +190,7 @@ async def running(
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
     contract = {"x-devroute": '{"orders": "alice"}', "x-devroute-matched": "orders", "host": "orders"}
-    own = testbed.free_port()  # not 4040, which other tests and developers use
+    own = free_port()  # not 4040, which other tests and developers use
     up = (f"orders=127.0.0.1:{port}", "--inspector", str(own))
     async with (
         testbed.proxy(folder, [record]) as proxy,

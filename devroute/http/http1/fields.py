@@ -8,6 +8,7 @@ from typing import Final
 from devroute import headers
 from devroute.errors import DevrouteError
 from devroute.http.message import Span
+from devroute.quoting import ONLY_IDENTIFIERS
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -32,9 +33,6 @@ TRACEPARENT: Final = 8
 REQUEST_ID: Final = 9
 SECRET: Final = 10
 UNIQUE: Final = 11
-
-#: All but letters and digits become the dash.
-_PLAIN: Final = bytes(code if chr(code).isalnum() and code < 128 else ord("-") for code in range(256))
 
 
 class Field:
@@ -82,7 +80,7 @@ class FieldReader:
         if kind == TRACEPARENT and value[:1] != b" ":
             return None
         value = value.strip(b" \t")
-        if not value.isalnum() and (not value or value.translate(_PLAIN) != value):
+        if not value.isalnum() and (not value or value.translate(ONLY_IDENTIFIERS) != value):
             return None
         if kind == TRACEPARENT:
             return _TRACEPARENT

@@ -99,7 +99,7 @@ class _Start:
 
 #: Request lines, without CRLF, of whole messages that llhttp has passed: most are repeated. None has a query,
 #: which may be secret. Cleared when full.
-_starts: Final[dict[bytes, _Start]] = {}
+known_starts: Final[dict[bytes, _Start]] = {}
 MAX_STARTS: Final = 1024
 MAX_START_BYTES: Final = 256
 
@@ -113,9 +113,9 @@ def _read_start(raw: bytes, line: bytes) -> _Start:
     start = _Start(match[0], method, target, version[0] - 48)
     whole = _validate(raw, method)
     if whole and len(line) <= MAX_START_BYTES and target.find(b"?") < 0:
-        if len(_starts) >= MAX_STARTS:
-            _starts.clear()
-        _starts[line] = start
+        if len(known_starts) >= MAX_STARTS:
+            known_starts.clear()
+        known_starts[line] = start
     return start
 
 
@@ -209,7 +209,7 @@ def parse_request_head(
         lines = raw.split(b"\r\n")
         if not raw.endswith(END_OF_HEAD):
             raise RequestMalformed("the head has no empty line at its end", hint="RFC 9112 §2.1")
-    start = _starts.get(lines[0])
+    start = known_starts.get(lines[0])
     valid = start is None
     if start is None:
         start = _read_start(raw, lines[0])

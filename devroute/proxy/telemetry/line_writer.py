@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from devroute.quoting import ONLY_IDENTIFIERS
+
 #: Seconds that a line may wait for others, and bytes that may wait.
 FLUSH_SECONDS: Final = 0.1
 FLUSH_BYTES: Final = 32 * 1024
@@ -71,10 +73,6 @@ def quoted(text: bytes) -> bytes:
     return json.dumps(text.decode("latin-1"))[1:-1].encode()
 
 
-#: All but letters, digits and the dash become the dash.
-_PLAIN: Final = bytes(code if chr(code).isalnum() and code < 128 else ord("-") for code in range(256))
-
-
 def identifier(text: bytes) -> bytes:
     """The inside of a JSON string, for texts that seldom need escapes: a request's id."""
-    return text if text.translate(_PLAIN) == text else quoted(text)
+    return text if text.translate(ONLY_IDENTIFIERS) == text else quoted(text)

@@ -17,7 +17,6 @@ from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.past_mesh import past_the_mesh
 from devroute.agent.reach.reach import Reach
 from devroute.agent.reach.variables import proxy_variables
-from devroute.mesh.testbed import free_port
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.agent.reach.mesh import BytesApp, Mesh, heads
@@ -25,6 +24,7 @@ from tests.inspector import browser
 from tests.support import grpc_app
 from tests.support.eventually import eventually
 from tests.support.laptop import serving, two_events
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 

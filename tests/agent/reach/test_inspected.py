@@ -13,13 +13,13 @@ from devroute.inspector.redaction import redaction
 from devroute.inspector.rules.book import RuleBook
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
-from devroute.mesh.testbed import free_port
 from devroute.tunnel.served_stream import Finished
 from tests.agent.reach.mesh import Mesh, get, say
 from tests.agent.reach.test_laptop_reach import laptop
 from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import App, AppStream
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 

@@ -2,6 +2,9 @@
 
 from hypothesis import strategies as st
 
+from devroute.http.http1.request import parse_request_head
+from devroute.http.message import InboundRequest
+
 HOP = {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"te", b"upgrade"}
 OURS = {b"x-devroute-matched", b"x-devroute-failover", b"x-devroute-host", b"x-devroute-subject"}
 ENDS_HERE = HOP | {b"transfer-encoding"} | OURS
@@ -10,6 +13,11 @@ PROTECTED = {b"host", b"content-length", b"x-devroute", b"x-request-id"}
 
 def head(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> bytes:
     return b"\r\n".join((start, *lines)) + b"\r\n\r\n"
+
+
+def parse(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> InboundRequest:
+    """Such a head, with a Host."""
+    return parse_request_head(head(b"host: foo", *lines, start=start))
 
 
 NAMES = st.one_of(

@@ -6,17 +6,11 @@ from devroute.errors import NotSupported, RequestMalformed
 from devroute.http.http1.request import (
     MAX_START_BYTES,
     MAX_STARTS,
-    _starts,
+    known_starts,
     lines_of_head,
     parse_request_head,
 )
-from devroute.http.message import InboundRequest
-from tests.http.http1.heads import head
-
-
-def parse(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> InboundRequest:
-    return parse_request_head(head(b"host: foo", *lines, start=start))
-
+from tests.http.http1.heads import head, parse
 
 LINES = (b"accept: */*", b"x-request-id: 0c7d-1", b"x-b3-traceid: 80f1", b"x-devroute: {}")
 
@@ -84,14 +78,14 @@ def test_the_lines_are_those_of_one_whole_head() -> None:
 def test_a_target_with_a_query_is_not_remembered() -> None:
     for target in (b"/a?token=secret", b"/a"):
         parse(start=b"GET " + target + b" HTTP/1.1")
-    assert b"GET /a HTTP/1.1" in _starts
-    assert not [line for line in _starts if b"?" in line]
+    assert b"GET /a HTTP/1.1" in known_starts
+    assert not [line for line in known_starts if b"?" in line]
 
 
 def test_so_many_and_so_long_request_lines_are_remembered() -> None:
     for number in range(2 * MAX_STARTS):
         assert parse(start=b"GET /%d HTTP/1.1" % number).target == b"/%d" % number
-        assert len(_starts) <= MAX_STARTS
+        assert len(known_starts) <= MAX_STARTS
     long = b"GET /".ljust(MAX_START_BYTES, b"a") + b" HTTP/1.1"
     assert parse(start=long).target == long[4:-9]
-    assert long not in _starts
+    assert long not in known_starts

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from devroute.errors import DevrouteError, NotSupported, RequestMalformed
 from devroute.http.http1.request import check_partial_head, parse_request_head
-from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, InboundRequest
+from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers
 from tests.conformance.memory import conversation
 from tests.conformance.requests import CASES, SMUGGLED, Case
 from tests.http.http1.heads import (
@@ -25,13 +25,9 @@ from tests.http.http1.heads import (
     as_line,
     head,
     many_options,
+    parse,
 )
 from tests.support.examples import examples
-
-
-def parse(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> InboundRequest:
-    return parse_request_head(head(b"host: foo", *lines, start=start))
-
 
 # --- what is forwarded ------------------------------------------------------------------------------------
 
