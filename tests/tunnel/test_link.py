@@ -407,23 +407,23 @@ async def test_200_mb_through_one_stream_need_a_few_mb_of_memory() -> None:
 
 
 async def test_over_a_distance_a_window_grows_and_what_it_grew_by_returns_at_the_end() -> None:
-    async with site() as where, distant(("127.0.0.1", where.port), 0.02) as port:
+    """Far enough away that a busy machine, too, sends a window in less than the round trip."""
+    async with site() as where, distant(("127.0.0.1", where.port), 0.1) as port:
         where.url = f"http://127.0.0.1:{port}"
         link = await connect(where, {"foo": BulkApp()}, windows=True)
         await link.welcome
         link.enable_windows()
         client = Client(keep=False)
-        where.upstream().open(get(b"/%d" % (48 * WINDOW)), client)
+        request = where.upstream().open(get(b"/%d" % (1_000_000 * WINDOW)), client)
         (proxy_link,) = where.tunnels.links
         budget = proxy_link._session.windows
         assert budget is not None
-        await eventually(lambda: budget.left == LINK_GROWTH - MAX_WINDOW + WINDOW)
+        await eventually(lambda: budget.left == LINK_GROWTH - MAX_WINDOW + WINDOW, "the window to grow")
         (stream,) = proxy_link._session.streams.values()
         assert stream.window == MAX_WINDOW
-        async with asyncio.timeout(20):
-            await client.done.wait()
-        assert client.size == 48 * WINDOW
-        assert budget.left == LINK_GROWTH
+        request.cancel()
+        await eventually(lambda: budget.left == LINK_GROWTH, "what it grew by to return")
+        assert client.error is None
         link.close_with(DevrouteError("the test is over"))
 
 
