@@ -21,12 +21,14 @@ Attempt = Callable[[Coroutine[None, None, None]], Coroutine[None, None, None]]
 
 
 class OwnLaptops:
-    """Implements RegistryObserver. `written`: values by name. The holder of `lock` alone writes.
-    `record` is set before the first announcement."""
+    """Implements RegistryObserver. `written`: values by name, and `claimed` the names of those that the other
+    replicas have not heard of. The holder of `lock` alone writes. `record` is set before the first
+    announcement."""
 
     def __init__(self, registry: Registry, store: Store, attempt: Attempt) -> None:
         self.record: ReplicaRecord | None = None
         self.written: dict[str, bytes] = {}
+        self.claimed: set[str] = set()
         self.lock = asyncio.Lock()
         self._registry = registry
         self._store = store
@@ -52,11 +54,14 @@ class OwnLaptops:
     def write_soon(self, name: str) -> None:
         if self._touched is not None:
             self._touched.add(name)
-        if self.value(name) == self.written.get(name, b""):
+        if not self._is_news(name, self.value(name)):
             return
         self._changed.add(name)
         if (self._writing is None or self._writing.done()) and self.record is not None:
             self._writing = self._tasks.start(self._attempt(self._write()))
+
+    def _is_news(self, name: str, value: bytes) -> bool:
+        return name in self.claimed or value != self.written.get(name, b"")
 
     def value(self, name: str, more: Registration | None = None) -> bytes:
         """What is to be written under a name; b"" if this replica has nothing of it."""
@@ -71,7 +76,7 @@ class OwnLaptops:
             async with self.lock:
                 names, self._changed = self._changed, set()
                 found = [(name, self.value(name)) for name in names]
-                values = [(name, value) for name, value in found if value != self.written.get(name, b"")]
+                values = [(name, value) for name, value in found if self._is_news(name, value)]
                 try:
                     await self._store.write(values)
                 except Absent:
@@ -81,6 +86,7 @@ class OwnLaptops:
 
     def _keep(self, values: list[tuple[str, bytes]]) -> None:
         for name, value in values:
+            self.claimed.discard(name)
             if value:
                 self.written[name] = value
             else:
@@ -103,5 +109,6 @@ class OwnLaptops:
         finally:
             self._touched = None
         self.written = values
+        self.claimed.clear()
         for name in touched:
             self.write_soon(name)

@@ -161,7 +161,7 @@ class SharedRegistry:
                 self._registry.check_room(registration)
                 return registration, self._registry.add(registration)
             finally:
-                self._own.write_soon(name)  # if it is not what was written
+                self._own.write_soon(name)  # the others hear of it once it is registered here
 
     async def _claim(self, name: str, draft: Callable[[], Registration]) -> Registration:
         seen, looked = self._seen(name), False
@@ -192,6 +192,7 @@ class SharedRegistry:
             return self._seen(name)
         if found is None:
             self._own.written[name] = value
+            self._own.claimed.add(name)
             return None
         await self._learn(name, found)
         return found

@@ -46,12 +46,15 @@ local function field(id, name)
   local value = redis.pcall('HGET', prefix .. ':replica:' .. id, name)
   return type(value) == 'string' and value or nil
 end
-local function change(name, value)
+local function put(name, value)
   if value == '' then
     redis.call('HDEL', KEYS[1], 'n:' .. name)
   else
     redis.call('HSET', KEYS[1], 'n:' .. name, value)
   end
+end
+local function change(name, value)
+  put(name, value)
   local version = redis.call('HINCRBY', KEYS[1], 'v', 1)
   redis.call('PUBLISH', prefix .. ':changes', table.concat({{own, version, name, value}}, '\\n'))
 end
@@ -79,7 +82,8 @@ for i = 3, #ARGV, 2 do change(ARGV[i], ARGV[i + 1]) end
 return 1
 """
 #: Writes a value if all replicas' values of its name are those that the caller has seen, by their digest;
-#: else returns them.
+#: else returns them. No change of the replica yet: another one that heard of it would send requests here
+#: before the caller has read this reply.
 _CLAIM: Final = f"""{_IDS}
 local seen, name, value, found = ARGV[3], ARGV[4], ARGV[5], {{}}
 for _, id in ipairs(ids) do
@@ -91,7 +95,7 @@ for _, id in ipairs(ids) do
 end
 if redis.sha1hex(table.concat(found, '\\n')) ~= seen then return {{'changed', unpack(found)}} end
 if not field(own, '@') then return {{'absent'}} end
-change(name, value)
+put(name, value)
 return {{'written'}}
 """
 #: Writes all of a replica, instead of what its key held.
@@ -204,7 +208,7 @@ class Store:
 
     async def claim(self, name: str, value: bytes, seen: Mapping[str, bytes]) -> dict[str, bytes] | None:
         """Write what this replica has under a name, unless other values of it than `seen` (by replica) are
-        there: returns those then, else None. Raises Absent."""
+        there: returns those then, else None. The others hear of it by `write`. Raises Absent."""
         known = [part for id_ in sorted(seen) for part in (id_.encode(), seen[id_])]
         digest = hashlib.sha1(b"\n".join(known), usedforsecurity=False).hexdigest()
         outcome, *found = await self._run(_CLAIM, digest, name, value)

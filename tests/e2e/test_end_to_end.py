@@ -26,7 +26,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 #: Seconds within which an app has to be cancelled once its client has gone (issue 3).
 CANCEL_S = 0.1
-#: So much more on a machine whose cores are all in use; without a cancellation it it would never end.
+#: So much more on a machine whose cores are all in use; without a cancellation it would never end.
 BUSY_S = 1.9
 
 
@@ -62,11 +62,13 @@ class Way:
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way]:
     folder = tmp_path_factory.mktemp("way")
     secret, record = new_token("alice")
+    way: Way | None = None
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert way.handler is not None
         try:
-            await way.handler(reader, writer)
+            if way is not None:  # before that, the agent looks whether the app listens
+                assert way.handler is not None
+                await way.handler(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -89,9 +91,9 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Way
         server = proxy.server
         laptop = testbed.laptop(folder, "alice", server, secret, f"foo=127.0.0.1:{port}")
         await stack.enter_async_context(laptop)
-        way = Way(proxy, other, port)
+        way = served = Way(proxy, other, port)
         if other is not None:
-            await eventually(lambda: is_served(way), "the other replica to serve the laptop")
+            await eventually(lambda: is_served(served), "the other replica to serve the laptop")
         yield way
     app.close()
 

@@ -3,9 +3,12 @@ to the replica which had the laptop find it at the other one."""
 
 import asyncio
 
+import pytest
+
 from devroute.errors import LaptopOffline
+from devroute.replicas.store import Store
 from devroute.tunnel.protocol.handshake import MOVE_SERVICE, Welcome, decode
-from tests.replicas.replicas import replicas
+from tests.replicas.replicas import Replica, replicas
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, get, site
 from tests.support.loopback import connect as dialled
@@ -74,3 +77,42 @@ async def test_a_link_that_is_to_be_handed_over_ends_by_itself_once_the_laptop_i
         answer(b"before")(app.streams[0])
         await asyncio.wait_for(moving, 20)
         assert (client.error, client.body) == (None, b"before")
+
+
+async def test_a_laptop_that_moves_is_served_where_it_was_until_its_new_replica_has_it(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late that replica reads that its claim of the name was written."""
+    claim, written, read = Store.claim, asyncio.Event(), asyncio.Event()
+
+    async def late(store: Store, name: str, value: bytes, seen: dict[str, bytes]) -> dict[str, bytes] | None:
+        found = await claim(store, name, value, seen)
+        if name == "alice":
+            written.set()
+            await read.wait()
+        return found
+
+    async def body(replica: Replica) -> bytes:
+        client = Client()
+        replica.upstream().open(get(), client)
+        await asyncio.wait_for(client.done.wait(), 20)
+        return bytes(client.body)
+
+    async with replicas(redis_server, 3) as (one, two, three):
+        services = {**APP, MOVE_SERVICE: App(answer(b""))}
+        old = await one.connect(services, offered=["foo"], instance="a1")
+        for each in (two, three):
+            await eventually(lambda each=each: each.names() == ["alice"])
+        monkeypatch.setattr(Store, "claim", late)
+        moving = asyncio.ensure_future(one.site.tunnels.hand_over(0))
+        connecting = asyncio.ensure_future(two.connect(AFTER, instance="a1"))
+        await asyncio.wait_for(written.wait(), 20)
+        await three.connect(APP, token="bob-token")
+        await eventually(lambda: "bob" in one.names() and "bob" in two.names())  # they have read until here
+        assert not old.goaway
+        assert [await body(each) for each in (one, two, three)] == [b"before"] * 3
+        read.set()
+        await connecting
+        await asyncio.wait_for(moving, 20)
+        await eventually(lambda: three.registry.lookup("alice", "foo").owner == two.place)
+        assert [await body(each) for each in (one, two, three)] == [b"after"] * 3

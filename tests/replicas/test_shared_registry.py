@@ -124,6 +124,7 @@ async def test_a_holder_that_does_not_respond_at_another_replica_loses_its_servi
         (member,) = one.site.tunnels.links
         member.heartbeat.last_received -= 10
         await two.connect({"foo": App(answer(b"back"))}, instance="b2")
+        await eventually(lambda: [each.remote for each in one.registry.processes("alice")] == [True])
         assert await body(one) == b"back"
 
 
@@ -279,6 +280,18 @@ async def test_listening_ends_although_redis_py_loses_the_cancellation(
     listening.cancel()
     await asyncio.wait({listening}, timeout=20)
     assert listening.cancelled()
+    await listener.close()
+
+
+async def test_the_others_hear_of_a_claim_once_it_is_registered(redis_server: RedisServer) -> None:
+    own, listener = (store.Store(redis_server.url, "test", digit * 16) for digit in "10")
+    await own.announce(b"{}", 1, {})
+    async with listener.changes() as changes:
+        assert await own.claim("alice", b"claimed", {}) is None
+        assert await listener.look("alice") == {"1" * 16: b"claimed"}
+        await own.write([("bob", b"written")])
+        assert await anext(changes) == store.Change("1" * 16, 2, "bob", b"written")
+    await own.close()
     await listener.close()
 
 
