@@ -71,7 +71,7 @@ class BackgroundWriter:
         # Each has one thread that changes it, or the lock.
         self._accepted = self._finished = 0
         self._refused = self._failed = 0
-        self._stalled = False
+        self._stalled_at: int | None = None  # how much had been written when lines were refused
         self._failure: str | None = None
 
     @property
@@ -85,16 +85,18 @@ class BackgroundWriter:
 
     @property
     def problem(self) -> str | None:
-        """Why the newest lines are lost."""
-        return STALLED if self._stalled and self.waiting else self._failure
+        """Why the newest lines are lost, or would be if they were not short enough for what room is left."""
+        return STALLED if self._stalled_at is not None and self.waiting else self._failure
 
     def write(self, lines: bytes) -> None:
         """Lines that end with a newline, or b"" to have the thread look at its file."""
         with self._lock:
-            self._stalled = self.waiting + len(lines) > self._limit
-            if self._stalled:
+            if self.waiting + len(lines) > self._limit:
+                self._stalled_at = self._finished
                 self._refused += lines.count(b"\n")
                 return
+            if self._stalled_at != self._finished:
+                self._stalled_at = None
             self._accepted += len(lines)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lines", daemon=True)

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,18 @@ async def test_a_reader_that_stalls_costs_lines_and_nothing_else(
     assert writer.problem is None
     writer.write(b"later\n")
     assert await read_until_quiet(pipe[0], writer) == b"later\n"
+    assert writer.close()
+
+
+async def test_a_line_that_still_fits_is_no_sign_of_a_reader() -> None:
+    reads = threading.Event()
+    writer = BackgroundWriter(lambda _: reads.wait() and None, limit=10)
+    for line in (b"waiting\n", b"lost\n", b"\n"):
+        writer.write(line)
+    assert (writer.waiting, writer.lost, writer.problem) == (9, 1, STALLED)
+    reads.set()
+    await eventually(lambda: writer.waiting == 0)
+    assert writer.problem is None
     assert writer.close()
 
 
