@@ -346,5 +346,5 @@ class Link(Connection):
         self.close_error = error
         self.sources.clear()
         for stream in self._session.finish():
-            stream.owner.link_lost(error)
+            stream.owner.lose_link(error)
         self.on_closed(error)

@@ -2,6 +2,7 @@
 enforce the body's length, grant credit. Knows nothing of either end.
 """
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -96,6 +97,15 @@ class LinkStream:
             self.let_go()
 
     # --- from the link
+
+    def lose_link(self, error: DevrouteError) -> None:
+        """As link_lost. What it raises keeps neither other streams from ending nor the agent from dialling
+        again."""
+        try:
+            self.link_lost(error)
+        except Exception as raised:  # the last resort: a bug in who observes requests
+            report = {"message": "a bug: a request of a lost link", "exception": raised}
+            asyncio.get_running_loop().call_exception_handler(report)
 
     def stop(self) -> None:
         """Nothing more can be sent for now."""

@@ -449,6 +449,31 @@ async def test_a_lost_connection_ends_every_stream_on_both_sides() -> None:
         assert where.registry.listing() == []
 
 
+async def test_a_lost_link_ends_whole_whatever_the_observer_of_its_requests_raises() -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda loop, context: reported.append(str(context["exception"]))
+    )
+
+    def observe(finished: Finished) -> None:
+        raise ValueError(finished.target)
+
+    app = App()
+    async with site() as where:
+        link = await connect(where, {"foo": app})
+        await link.welcome
+        link.observe = observe
+        for number in range(3):
+            where.upstream().open(get(b"/%d" % number), Client())
+        await eventually(lambda: len(app.streams) == 3)
+        link.transport.abort()
+        async with asyncio.timeout(2):
+            await link.close_reason  # what has it dialled again
+            await link.disconnected
+        assert all(stream.cancelled.is_set() for stream in app.streams)
+    assert reported == ["/0", "/1", "/2"]
+
+
 async def test_a_stream_opened_on_a_dead_link_fails_after_open_has_returned() -> None:
     async with site() as where:
         link = await connect(where, {"foo": App()})
