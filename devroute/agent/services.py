@@ -14,6 +14,7 @@ from devroute.errors import LastService, NameTaken, NotFound, RequestMalformed, 
 from devroute.inspector.recorder import App
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
+from devroute.upstream.local_app import load_for
 
 Change = Literal["added", "removed"]
 
@@ -51,6 +52,7 @@ class Services:
                     )
             if len(self.specs) + len(specs) > MAX_SERVICES:
                 raise RequestMalformed(f"at most {MAX_SERVICES} services are allowed")
+            await load_for(specs)
             apps = {spec.service: self._make(spec) for spec in specs}
             self.upstreams.update(apps)  # requests come with the new link
             try:

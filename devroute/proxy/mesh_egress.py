@@ -5,6 +5,7 @@ from typing import Final
 from devroute.proxy.settings import ProxySettings
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
+from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 
 #: Requests of all laptops into the mesh: no bound of its own, since each subject has one
@@ -16,7 +17,9 @@ def reach_upstream(settings: ProxySettings) -> NegotiatingUpstream | None:
     """The same listener for what laptops reach: gRPC needs HTTP/2, and others keep the version that they
     speak."""
     dialer = _egress_dialer(settings)
-    return None if dialer is None else NegotiatingUpstream(dialer, MAX_REACHING)
+    if dialer is None:
+        return None
+    return NegotiatingUpstream(dialer, MAX_REACHING, Http2Pool(dialer, MAX_REACHING))
 
 
 def mesh_upstream(settings: ProxySettings) -> Http1Pool | None:

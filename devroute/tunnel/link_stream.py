@@ -103,7 +103,7 @@ class LinkStream:
         again."""
         try:
             self.link_lost(error)
-        except Exception as raised:  # the last resort: a bug in who observes requests
+        except Exception as raised:  # noqa: BLE001  # the last resort: a bug in who observes requests
             report = {"message": "a bug: a request of a lost link", "exception": raised}
             asyncio.get_running_loop().call_exception_handler(report)
 

@@ -6,24 +6,40 @@ listen in between.
 
 import ipaddress
 import ssl
+from collections.abc import Iterable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable
+from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.http2_pool import Http2Pool
+from devroute.upstream.late_http2 import load_http2, new_pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 
+if TYPE_CHECKING:
+    from devroute.upstream.http2_pool import Http2Pool
 
-def local_app(spec: ServiceSpec, retry_refused: float = 0.0) -> NegotiatingUpstream | Http2Pool:
+
+def local_app(spec: ServiceSpec, retry_refused: float = 0.0) -> "NegotiatingUpstream | Http2Pool":
     """Makes no connection yet. `retry_refused`: seconds (upstream/dialer.py)."""
     dialer = _dialer(spec, retry_refused)
-    return NegotiatingUpstream(dialer) if spec.scheme in ("http", "https") else Http2Pool(dialer)
+    return new_pool(dialer, MAX_IN_FLIGHT) if _only_http2(spec) else NegotiatingUpstream(dialer)
 
 
-def local_http2(spec: ServiceSpec) -> Http2Pool:
+def local_http2(spec: ServiceSpec) -> "Http2Pool":
     """Another upstream of the same app, for HTTP/2 only, with connections of its own."""
-    return Http2Pool(_dialer(spec, 0.0))
+    return new_pool(_dialer(spec, 0.0), MAX_IN_FLIGHT)
+
+
+async def load_for(specs: Iterable[ServiceSpec]) -> None:
+    """What local_app needs for these, while requests go on."""
+    if any(map(_only_http2, specs)):
+        await load_http2()
+
+
+def _only_http2(spec: ServiceSpec) -> bool:
+    return spec.scheme in ("grpc", "grpcs")
 
 
 def _dialer(spec: ServiceSpec, retry_refused: float) -> Dialer:

@@ -9,6 +9,7 @@ from typing import Final
 from devroute.contract.target import Address
 from devroute.policy.policy import Policy
 from devroute.upstream.dialer import Dialer
+from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 from devroute.upstream.resolver import Resolver
 
@@ -41,17 +42,16 @@ class Pools:
         if pool is None:
             if len(self._pools) >= MAX_POOLS:
                 self.prune()
-            pool = self._pools[key] = NegotiatingUpstream(
-                Dialer(
-                    address.host,
-                    address.port,
-                    permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
-                    connect_timeout=self._connect_timeout,
-                    resolver=self._resolver,
-                    retry_refused=self._retry_refused,
-                ),
-                self._max_in_flight,
+            dialer = Dialer(
+                address.host,
+                address.port,
+                permit=lambda ip, port: self._policy().permit_address(ip, port, service=service),
+                connect_timeout=self._connect_timeout,
+                resolver=self._resolver,
+                retry_refused=self._retry_refused,
             )
+            most = self._max_in_flight
+            pool = self._pools[key] = NegotiatingUpstream(dialer, most, Http2Pool(dialer, most))
         return pool
 
     async def probe(self, address: Address, service: str) -> None:

@@ -18,7 +18,8 @@ from tests.support.ports import free_port
 NOT_YET = {
     "up": {
         *("aiohttp", "attr", "cryptography", "jwt", "multidict", "prometheus_client"),
-        *("pygments", "redis", "rich.console", "structlog", "yarl", "devroute.inspector.server"),
+        *("h2", "hpack", "hyperframe", "pygments", "redis", "rich.console", "structlog", "yarl"),
+        "devroute.inspector.server",
         *("devroute.agent.control.server", "devroute.agent.login", "devroute.mesh", "devroute.proxy"),
     },
     "proxy": {

@@ -11,6 +11,7 @@ from devroute.downstream.sampling import Sampler
 from devroute.http.message import InboundRequest
 from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
+from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support.loopback import tunnel
@@ -47,8 +48,10 @@ async def data_port(
 
 @asynccontextmanager
 async def app_behind(port: int, way: str) -> AsyncIterator[tuple[Upstream, NegotiatingUpstream]]:
-    """The upstream of an app at a port of this machine, `direct` or by a `tunnel`, and its connections."""
-    pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+    """The upstream of an app at a port of this machine, `direct` or by a `tunnel`, and its connections. As in
+    the proxy and the agent, HTTP/2 is there from the start or loaded when it is needed."""
+    dialer = Dialer("127.0.0.1", port)
+    pool = NegotiatingUpstream(dialer, http2=Http2Pool(dialer) if way == "direct" else None)
     try:
         if way == "direct":
             yield pool, pool

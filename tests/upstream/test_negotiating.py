@@ -2,6 +2,7 @@
 speaks, if it understands that."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -9,11 +10,13 @@ import h2.events
 import pytest
 
 from devroute.downstream.listener import Listener
+from devroute.http.message import VIA_HTTP2, Framing, RequestHead
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
 from tests.support.data_port import always, app_behind, data_port
 from tests.support.eventually import eventually
+from tests.support.loopback import Client, get
 
 MESSAGES = [b"first", b"second"]
 
@@ -165,3 +168,72 @@ async def test_an_app_that_restarts_with_another_version_is_asked_again() -> Non
         await eventually(lambda: pool.in_flight == 0)
         again.close()
         await pool.close()
+
+
+# --- in a process that has not loaded HTTP/2 ----------------------------------------------------------------
+
+GRPC = b"POST / HTTP/1.1\r\nhost: foo\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
+NEED_HTTP2 = {
+    "grpc": RequestHead(b"POST", b"/", Framing.CHUNKED, 0, GRPC),
+    "http2": RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\r\nhost: foo\r\n" + VIA_HTTP2),
+}
+
+
+async def test_requests_that_wait_until_http2_is_loaded_are_all_answered_with_their_bodies() -> None:
+    async with running_app("h2") as port:
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+        clients = [Client() for _ in range(20)]
+        for client in clients:
+            stream = pool.open(NEED_HTTP2["grpc"], client)
+            for message in MESSAGES:
+                stream.send_data(message)
+            stream.send_end([])
+        also = Client()
+        pool.open(NEED_HTTP2["http2"], also)
+        assert (pool.busy, pool.in_flight) == (True, 21)
+        async with asyncio.timeout(20):
+            for client in (*clients, also):
+                await client.done.wait()
+        assert [client.body for client in clients] == [b"".join(MESSAGES)] * 20
+        assert (also.error, also.heads[0].status) == (None, 200)
+        assert pool.in_flight == 0
+        await pool.close()
+
+
+@pytest.mark.parametrize("kind", NEED_HTTP2)
+async def test_a_request_that_is_cancelled_before_http2_is_loaded_reaches_no_app(kind: str) -> None:
+    async with running_app("h2") as port:
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+        client = Client()
+        pool.open(NEED_HTTP2[kind], client).cancel()
+        await eventually(lambda: pool.in_flight == 0)
+        assert not pool.busy
+        assert (client.heads, client.error) == ([], None)
+        await pool.close()
+
+
+@pytest.mark.parametrize("kind", NEED_HTTP2)
+async def test_http2_that_cannot_be_loaded_fails_what_needs_it_and_is_tried_again(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_app("h2") as port, running_app("h1") as older, asyncio.timeout(20):
+        pool, plain = (NegotiatingUpstream(Dialer("127.0.0.1", each)) for each in (port, older))
+        with monkeypatch.context() as broken:
+            broken.setitem(sys.modules, "devroute.upstream.http2_pool", None)
+            client = await answered(pool, NEED_HTTP2[kind])
+            assert client.error is not None
+            assert client.error.message.startswith("HTTP/2 cannot be loaded: ")
+            assert (await answered(plain, get())).heads[0].status == 505  # by an app that has no GET
+        assert pool.in_flight == 0
+        assert (await answered(pool, NEED_HTTP2[kind])).error is None
+        for each in (pool, plain):
+            await each.close()
+
+
+async def answered(pool: NegotiatingUpstream, head: RequestHead) -> Client:
+    client = Client()
+    stream = pool.open(head, client)
+    if head.framing is not Framing.NONE:
+        stream.send_end([])
+    await client.done.wait()
+    return client

@@ -12,11 +12,12 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Address
 from devroute.errors import ConfigInvalid
 from devroute.inspector.protobuf.schema_files import NO_FILES, SchemaFiles
-from devroute.upstream.http2_pool import Http2Pool
+from devroute.upstream.late_http2 import load_http2
 from devroute.upstream.local_app import local_http2
 
-if TYPE_CHECKING:  # they need the library `protobuf`
+if TYPE_CHECKING:  # they need the library `protobuf`, and h2
     from devroute.inspector.protobuf.schema import Method, Schema
+    from devroute.upstream.http2_pool import Http2Pool
 
 #: Seconds before an app is asked again: because a message does not fit its schema, or it did not respond.
 STALE_SECONDS: Final = 5.0
@@ -157,6 +158,7 @@ class ReflectedApp:
         from devroute.inspector.protobuf.reflection import NotReflected, reflect
         from devroute.inspector.protobuf.schema import Schema
 
+        await load_http2()
         if self._closed or (self._unreachable and self._age < STALE_SECONDS):
             return self._unreachable or "devroute up is ending"
         if self._pool is None:
