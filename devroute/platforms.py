@@ -115,12 +115,14 @@ def listen(host: str, port: int) -> "socket.socket":
 
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
-    """For imports: they make little garbage, and the collections that they cause are a tenth of a start."""
+    """For imports: they make little garbage, and the collections that they cause are a tenth of a start. The
+    next one would look through all that they have made, so that is excluded."""
     collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if collects:
             gc.enable()
 
