@@ -22,11 +22,13 @@ from devroute.cli.exit_codes import FAILURE
 from devroute.cli.help import main_commands
 from devroute.cli.invocation import Invocation
 from devroute.cli.late_types import convert_late
+from devroute.cli.no_plugins import without_plugins
 from devroute.platforms import INTERRUPTED
 
 # Typer's add_completion does the same, and adds two flags beside our command.
 completion_init()
 convert_late()
+without_plugins()
 
 
 def main() -> None:
