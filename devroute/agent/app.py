@@ -8,6 +8,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
 from devroute.agent.app_watch import START_SECONDS, AppWatch
-from devroute.agent.child_process import ChildProcess
-from devroute.agent.comparisons import ComparisonReceiver, ComparisonResult
 from devroute.agent.controlled import ControlledAgent
 from devroute.agent.finished_requests import FinishedRequests
 from devroute.agent.inspection import captures_for, inspection_of, metrics_of
@@ -34,8 +33,6 @@ from devroute.agent.settings import AgentSettings
 from devroute.agent.token_source import TokenSource
 from devroute.agent.ui.choice import reporter_for
 from devroute.agent.ui.fan_out import FanOut
-from devroute.inspector import history
-from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.inspection import About
 from devroute.inspector.port import taken_as_configured
 from devroute.inspector.recorder import App, Recorder
@@ -50,7 +47,9 @@ from devroute.tunnel.protocol.handshake import MOVE_SERVICE, NOTICE_SERVICE, Not
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.upstream.interface import Upstream
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where they are used, which takes a while
+    from devroute.agent.child_process import ChildProcess
+    from devroute.agent.comparisons import ComparisonResult
     from devroute.agent.reach.laptop_reach import LaptopReach
 
 
@@ -73,9 +72,11 @@ async def run(
     agent.controlled.log = log
     services = [spec.service for spec in settings.services]
     state = InspectorState(state_folder, settings.server, settings.name, services)
-    kept = history.keep_as_configured(
-        agent.inspection, state, settings.inspector_history, reporter.inspector_history
-    )
+    kept: AbstractAsyncContextManager[None] = nullcontext()
+    if agent.inspection is not None and settings.inspector_history:
+        from devroute.inspector.history import keep_if_possible
+
+        kept = keep_if_possible(agent.inspection, state, reporter.inspector_history)
     port = taken_as_configured(agent.inspection, settings.inspector, reporter, state)
     try:
         if agent.inspection is not None:
@@ -171,6 +172,9 @@ class Agent:
         settings = self._settings
         found: dict[str, App] = {}
         if settings.shadow is not None:
+            from devroute.agent.comparisons import ComparisonReceiver
+            from devroute.inspector.compare import IgnoreRules
+
             found[COMPARISON_SERVICE] = ComparisonReceiver(
                 IgnoreRules.parse(settings.ignore), self._redaction, self._compared, recorder
             )
@@ -198,6 +202,8 @@ class Agent:
             self._watch.start(patience=0.0)
             self._open_to_others()
             await self._keeper.stay(first)
+        from devroute.agent.child_process import ChildProcess
+
         variables = {**self.variables, **({} if self.reach is None else self.reach.environment())}
         self._child = await ChildProcess.start(self._settings.command, variables=variables)
         self._readiness.app_started(self.controlled.log)
@@ -256,7 +262,7 @@ class Agent:
         self.finished.flush()  # its request comes before it
         self._reporter.advice(service, text)
 
-    def _compared(self, result: ComparisonResult, lost: int) -> None:
+    def _compared(self, result: "ComparisonResult", lost: int) -> None:
         self._reporter.compared(result, lost)
         self.finished.flush_soon()
 

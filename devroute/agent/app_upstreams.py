@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from devroute.agent.host_header import HostRewriting
 from devroute.agent.settings import AgentSettings
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
@@ -21,6 +20,8 @@ def app_upstreams(
     def around(spec: ServiceSpec) -> App:
         app: App = local_app(spec, settings.retry_refused)
         if settings.host_header != "keep":
+            from devroute.agent.host_header import HostRewriting
+
             app = HostRewriting(app, spec, settings.host_header)
         if recorder is not None or settings.rules:
             app = RulesUpstream(app, spec.service, rules, redact)

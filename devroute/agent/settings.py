@@ -23,7 +23,6 @@ from devroute.contract.offer_options import (
 from devroute.contract.service_spec import ServiceSpec, read_specs
 from devroute.contract.target import Malformed, check_label, parse_address, parse_host, parse_port
 from devroute.errors import ConfigInvalid
-from devroute.inspector.compare import IgnoreRules
 from devroute.inspector.protobuf.schema_files import SchemaFiles
 from devroute.inspector.redaction import redaction
 from devroute.inspector.rules.settings import RuleSettings, read_rules
@@ -144,6 +143,8 @@ def _percent(value: object) -> float | None:
 
 
 def _ignore(value: object) -> tuple[str, ...]:
+    from devroute.inspector.compare import IgnoreRules  # for --shadow alone
+
     rules = value.split() if isinstance(value, str) else value
     if not isinstance(rules, list | tuple) or not all(isinstance(each, str) for each in rules):
         raise ValueError("write a list of places and headers, such as [$.timestamp, x-version]")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import SecretStr
 
-from devroute.agent.child_process import start_process
 from devroute.agent.settings import ClientSettings
 from devroute.errors import TokenCommandFailed
 
@@ -138,6 +137,8 @@ def expiry(token: str) -> float | None:
 async def run_command(command: Sequence[str], seconds: float = COMMAND_SECONDS) -> str:
     """The command's output without surrounding white space. Raises ConfigInvalid if it cannot be run,
     TokenCommandFailed if it fails, takes too long or prints no token."""
+    from devroute.agent.child_process import start_process  # takes a while, and most have a token
+
     name = f"token_command '{command[0]}'"
     process = await start_process(
         name,

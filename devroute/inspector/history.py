@@ -271,17 +271,16 @@ async def _opened(file: HistoryFile, report: Callable[[str], None]) -> list[byte
 
 
 @asynccontextmanager
-async def keep_as_configured(
-    inspection: Inspection | None, state: InspectorState, wanted: bool, report: Callable[[str], None]
+async def keep_if_possible(
+    inspection: Inspection, state: InspectorState, report: Callable[[str], None]
 ) -> AsyncIterator[None]:
-    """`keeping`, if the settings want it and there is a place for it."""
+    """`keeping`, if there is a place for it."""
     path = None
-    if inspection is not None and wanted:
-        try:
-            path = state.history
-        except OSError as error:
-            report(f"the inspector keeps no history: {error.strerror}")
+    try:
+        path = state.history
+    except OSError as error:
+        report(f"the inspector keeps no history: {error.strerror}")
     async with AsyncExitStack() as stack:
-        if inspection is not None and path is not None:
+        if path is not None:
             await stack.enter_async_context(keeping(inspection.store, path, report, inspection.redact))
         yield

@@ -17,10 +17,11 @@ from tests.support.ports import free_port
 #: By command: what may not have been imported when it is online, or ready.
 NOT_YET = {
     "up": {
-        *("aiohttp", "attr", "cryptography", "jwt", "multidict", "prometheus_client"),
-        *("h2", "hpack", "hyperframe", "pygments", "redis", "rich.console", "structlog", "yarl"),
-        "devroute.inspector.server",
-        *("devroute.agent.control.server", "devroute.agent.login", "devroute.mesh", "devroute.proxy"),
+        *("aiohttp", "attr", "cryptography", "ctypes", "email", "h2", "hpack", "hyperframe", "jwt"),
+        *("importlib.metadata", "multidict", "prometheus_client", "pygments", "redis", "rich.console"),
+        *("structlog", "yaml", "yarl", "devroute.agent.child_process", "devroute.agent.comparisons"),
+        *("devroute.agent.control.server", "devroute.agent.host_header", "devroute.agent.login"),
+        *("devroute.inspector.history", "devroute.inspector.server", "devroute.mesh", "devroute.proxy"),
     },
     "proxy": {
         *("cryptography", "jwt", "opentelemetry", "pygments", "redis", "rich.console", "devroute.mesh"),

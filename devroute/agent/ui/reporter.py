@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from devroute.agent.comparisons import ComparisonResult
 from devroute.agent.invitation import Invitation
 from devroute.agent.ui.layout import printable
 from devroute.contract.service_spec import ServiceSpec
@@ -17,7 +16,8 @@ from devroute.quoting import visible
 from devroute.tunnel.protocol.handshake import Notice, OtherProcess
 from devroute.tunnel.served_stream import Finished, OpenRequest
 
-if TYPE_CHECKING:  # it takes long to import, and is not always used
+if TYPE_CHECKING:  # they take long to import, and are not always used
+    from devroute.agent.comparisons import ComparisonResult
     from devroute.agent.reach.reach import LocalPort
 
 #: Differences of one response that are shown; the inspector has all.
@@ -46,7 +46,7 @@ class Tally:
     unpaired: int = 0
     ordinary: int = 0
 
-    def count(self, result: ComparisonResult, lost: int) -> None:
+    def count(self, result: "ComparisonResult", lost: int) -> None:
         self.unpaired += lost
         self.ordinary += not result.contract
         if result.differences is None:
@@ -271,7 +271,7 @@ class Reporter(ABC):
         """What the app's response shows to be wrong, and what to do about it."""
         self._report("advice", text, service=service, advice=text)
 
-    def compared(self, result: ComparisonResult, lost: int) -> None:
+    def compared(self, result: "ComparisonResult", lost: int) -> None:
         """Waits for `flush`. `lost`: comparisons that the proxy dropped before this one."""
         self.tally.count(result, lost)
         counts = {name: getattr(self.tally, name) for name in ("same", "different", "unpaired")}
@@ -308,7 +308,7 @@ def _had(other: OtherProcess) -> str:
     return printable(f"since {other.since} (version {other.agent})")
 
 
-def _differences(result: ComparisonResult) -> str:
+def _differences(result: "ComparisonResult") -> str:
     if not result.differences:
         return ""
     request = f"{result.service}  {result.method} {printable(result.target)}"

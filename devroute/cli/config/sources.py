@@ -23,7 +23,6 @@ from devroute.errors import ConfigInvalid
 from devroute.inspector.rules.settings import read_rules
 from devroute.quoting import quote
 from devroute.settings import Settings
-from devroute.yaml_text import line_of, read_document
 
 if TYPE_CHECKING:
     from devroute.proxy.settings import ProxySettings
@@ -39,6 +38,8 @@ _NOT_IN_A_FILE = frozenset({"command", "login"})
 
 def read_file(text: str, source: str, *, own: bool = True) -> Source:
     """A configuration file; `own` is false for ./devroute.yaml. Raises ConfigInvalid naming the file."""
+    from devroute.yaml_text import line_of, read_document  # yaml takes 15 ms, and many have no file
+
     document, node = read_document(text, source)  # its errors quote nothing: the file may hold a token
     if document is None:
         return Source(source, {})

@@ -3,10 +3,9 @@ the settings. The first that matches applies. Owns whether they are on; saves no
 """
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
-
-import yaml
+from typing import Any, Literal, Protocol
 
 from devroute.errors import ConfigInvalid, NotFound
 from devroute.http.http2.headers import is_grpc
@@ -25,8 +24,12 @@ from devroute.inspector.rules.settings import (
 from devroute.upstream.made_response import Made
 
 Source = Literal["settings", "page"]
-#: Of a rule without a response of its own.
-_NO_RESPONSE: Final = Respond()
+
+
+@cache
+def _no_response() -> Respond:
+    """Of a rule without one of its own. Not made before there is a rule: pydantic then builds its schema."""
+    return Respond()
 
 
 class Rule:
@@ -43,7 +46,7 @@ class Rule:
         self.settings = settings
         self.label = settings.label
         self.condition = Condition(settings.method, settings.path, settings.header)
-        respond = settings.respond or _NO_RESPONSE
+        respond = settings.respond or _no_response()
         self._status = respond.status
         self._fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in respond.headers]
         self._trailers: Headers = [(n.lower().encode(), v.encode("latin-1")) for n, v in respond.trailers]
@@ -239,6 +242,8 @@ class RuleBook:
 
     def as_yaml(self, numbers: Iterable[int] = ()) -> str:
         """The rules with these numbers, or all, as `rules:` of devroute.yaml."""
+        import yaml
+
         wanted = set(numbers)
         documents = [each.as_document() for each in self.rules if not wanted or each.id in wanted]
         return yaml.safe_dump({"rules": documents}, sort_keys=False, allow_unicode=True, width=100)
