@@ -22,7 +22,7 @@ Attempt = Callable[[Coroutine[None, None, None]], Coroutine[None, None, None]]
 
 class OwnLaptops:
     """Implements RegistryObserver. `written`: values by name, and `claimed` the names of those that the other
-    replicas have not heard of. The holder of `lock` alone writes. `record` is set before the first
+    replicas do not know of. The holder of `lock` alone writes. `record` is set before the first
     announcement."""
 
     def __init__(self, registry: Registry, store: Store, attempt: Attempt) -> None:

@@ -82,7 +82,7 @@ for i = 3, #ARGV, 2 do change(ARGV[i], ARGV[i + 1]) end
 return 1
 """
 #: Writes a value if all replicas' values of its name are those that the caller has seen, by their digest;
-#: else returns them. No change of the replica yet: another one that heard of it would send requests here
+#: else returns them. No change of the replica yet: another one that knew of it would send requests here
 #: before the caller has read this reply.
 _CLAIM: Final = f"""{_IDS}
 local seen, name, value, found = ARGV[3], ARGV[4], ARGV[5], {{}}
@@ -208,7 +208,7 @@ class Store:
 
     async def claim(self, name: str, value: bytes, seen: Mapping[str, bytes]) -> dict[str, bytes] | None:
         """Write what this replica has under a name, unless other values of it than `seen` (by replica) are
-        there: returns those then, else None. The others hear of it by `write`. Raises Absent."""
+        there: returns those then, else None. The others learn of it by `write`. Raises Absent."""
         known = [part for id_ in sorted(seen) for part in (id_.encode(), seen[id_])]
         digest = hashlib.sha1(b"\n".join(known), usedforsecurity=False).hexdigest()
         outcome, *found = await self._run(_CLAIM, digest, name, value)
