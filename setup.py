@@ -31,6 +31,8 @@ COMPILED = [
     "http.http1.fields",
     "http.http1.request",
     "http.http1.response",
+    "http.http1.shapes",
+    "http.http1.validation",
     "http.http2.field_blocks",
     "http.http2.headers",
     "http.message",

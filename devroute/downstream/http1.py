@@ -17,7 +17,7 @@ from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, MA
 from devroute.http.error_response import http1_error
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
 from devroute.http.http1.fields import END_OF_HEAD
-from devroute.http.http1.request import check_partial_head, lines_of_head, parse_request_head
+from devroute.http.http1.request import check_partial_head, known_request, lines_of_head, parse_request_head
 from devroute.http.http2.headers import may_be_silent
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, InboundRequest
@@ -102,29 +102,20 @@ class Http1ServerConnection(Downstream):
         """Serve the buffered requests, up to one that has to wait."""
         self._parsing = True  # exchanges may be complete when they start: a loop instead of recursion
         served = 0
-        limits = self._context.head_limits
         while self._buffer and not (self.exchange or self._reader or self._lingering or self._writes_paused):
             buffer = self._buffer
             if buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
                 self._buffer = _EMPTY_LINES.sub(b"", buffer, 1)
                 continue
-            size = len(buffer)
-            lines = lines_of_head(buffer) if size <= MAX_ONE_HEAD_BYTES else None
-            end = size if lines is not None else buffer.find(END_OF_HEAD) + 4
             try:
-                if end < 4 or end > limits.size:
-                    if size > limits.size:
-                        raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
-                    check_partial_head(buffer)
-                    break
-                self._buffer = buffer[end:]
-                raw = buffer if lines is not None else buffer[:end]
-                request = parse_request_head(raw, limits.fields, lines)
+                request = self._take_head(buffer)
             except DevrouteError as error:
                 if self._first_request and (buffer.startswith(PREFACE) or PREFACE.startswith(buffer)):
                     self._become_http2(buffer)
                 else:
                     self._reject(error)
+                break
+            if request is None:
                 break
             self._serve(request)
             served += 1
@@ -133,6 +124,26 @@ class Http1ServerConnection(Downstream):
                 self._loop.call_soon(self._serve_more)
                 break
         self._parsing = False
+
+    def _take_head(self, buffer: bytes) -> InboundRequest | None:
+        """Take the first request's head from the buffer; None if it is not complete. Raises what is wrong
+        with it."""
+        limits = self._context.head_limits
+        size = len(buffer)
+        lines: list[bytes] | None = None
+        if size <= MAX_ONE_HEAD_BYTES and size <= limits.size:
+            if (request := known_request(buffer, limits.fields)) is not None:
+                self._buffer = b""
+                return request
+            lines = lines_of_head(buffer)
+        end = size if lines is not None else buffer.find(END_OF_HEAD) + 4
+        if end < 4 or end > limits.size:
+            if size > limits.size:
+                raise HeadTooLarge(f"the request's head is longer than {limits.size} bytes")
+            check_partial_head(buffer)
+            return None
+        self._buffer = buffer[end:]
+        return parse_request_head(buffer if lines is not None else buffer[:end], limits.fields, lines)
 
     def _serve_more(self) -> None:
         """Continue after other connections had their turn."""

@@ -57,6 +57,11 @@ MAX_REMEMBERED: Final = 1024
 MAX_REMEMBERED_BYTES: Final = 512
 
 
+def is_identifier(value: bytes) -> bool:
+    """Whether these are letters, digits and dashes, at least one: valid in any field of any head."""
+    return value.isalnum() or (value != b"" and value.translate(ONLY_IDENTIFIERS) == value)
+
+
 class FieldReader:
     """Reads field lines. `kinds`: by name, without OTHER."""
 
@@ -80,7 +85,7 @@ class FieldReader:
         if kind == TRACEPARENT and value[:1] != b" ":
             return None
         value = value.strip(b" \t")
-        if not value.isalnum() and (not value or value.translate(ONLY_IDENTIFIERS) != value):
+        if not is_identifier(value):
             return None
         if kind == TRACEPARENT:
             return _TRACEPARENT

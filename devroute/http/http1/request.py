@@ -8,8 +8,6 @@ against request smuggling. Bodies are read by http/http1/body.py.
 import re
 from typing import Final
 
-import httptools
-
 from devroute.errors import NotSupported, RequestMalformed
 from devroute.http.http1.fields import (
     CONTRACT,
@@ -26,49 +24,18 @@ from devroute.http.http1.fields import (
     VIA,
     Field,
     FieldReader,
-    known_fault,
     list_members,
     named_fields,
     parse_content_length,
     spans_of,
     values_by_name,
 )
+from devroute.http.http1.shapes import Shapes
+from devroute.http.http1.validation import validate
 from devroute.http.message import MAX_FIELD_LINES, Framing, InboundRequest, Span
 
-
-class _Validator:
-    """Checks request heads with llhttp, without callbacks: one for each field would cost more than the check.
-
-    A parser is reused until a head announces a body or the end of the connection: llhttp then waits for that,
-    and a new parser is cheaper than feeding it.
-    """
-
-    def __init__(self) -> None:
-        self._reusable = False
-        self._parser = httptools.HttpRequestParser(self)
-
-    def on_message_complete(self) -> None:
-        self._reusable = self._parser.should_keep_alive()
-
-    def check(self, head: bytes) -> bool:
-        """Whether the head is a whole message, after which the connection goes on. Raises
-        httptools.HttpParserError; an upgrade is no error."""
-        self._reusable = False
-        try:
-            self._parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            self._reusable = False
-        except httptools.HttpParserError:
-            self._reusable = False  # it may come after the message was complete, and would come again
-            raise
-        finally:
-            if not self._reusable:
-                self._parser = httptools.HttpRequestParser(self)
-        return self._reusable
-
-
-_validator: Final = _Validator()
 _reader: Final = FieldReader(REQUEST_KINDS)
+_shapes: Final = Shapes()
 _NO_FIELDS: Final[dict[bytes, bytes]] = {}
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
@@ -86,15 +53,17 @@ _UPGRADING: Final = Framing.UPGRADE
 
 
 class _Start:
-    """A request line. `line` has its CRLF; `minor` is HTTP's minor version."""
+    """A request line. `line` has its CRLF; `minor` is HTTP's minor version. `usual`: that is 1, and the
+    target a path, so that all else is said by the fields."""
 
-    __slots__ = ("line", "method", "minor", "target")
+    __slots__ = ("line", "method", "minor", "target", "usual")
 
     def __init__(self, line: bytes, method: bytes, target: bytes, minor: int) -> None:
         self.line = line
         self.method = method
         self.target = target
         self.minor = minor
+        self.usual = minor == 1 and target.startswith(b"/")
 
 
 #: Request lines, without CRLF, of whole messages that llhttp has passed: most are repeated. None has a query,
@@ -111,7 +80,7 @@ def _read_start(raw: bytes, line: bytes) -> _Start:
         raise RequestMalformed("the request line is not 'METHOD target HTTP/1.1'", hint="RFC 9112 §3")
     method, target, version = match.groups()
     start = _Start(match[0], method, target, version[0] - 48)
-    whole = _validate(raw, method)
+    whole = validate(raw, method)
     if whole and len(line) <= MAX_START_BYTES and target.find(b"?") < 0:
         if len(known_starts) >= MAX_STARTS:
             known_starts.clear()
@@ -121,20 +90,30 @@ def _read_start(raw: bytes, line: bytes) -> _Start:
 
 class _Lines:
     """What the field lines of a request say. `by_name`: the fields of that kind; `via` and `trace`: the first
-    value; `drop`: the spans of those that end at this hop, whatever Connection says."""
+    value; `drop`: the spans of those that end at this hop, whatever Connection says. `id_lines`: the spans of
+    those whose value was read as an id, and `request_id` which of them is the request's, -1 if none is;
+    `known`: every other line was known."""
 
-    __slots__ = ("by_name", "contract", "drop", "hosts", "ids", "matched", "trace", "traceparent", "via")
+    __slots__ = (
+        "by_name", "contract", "drop", "hosts", "id_lines", "ids", "known", "matched", "request_id", "trace",
+        "traceparent", "via",
+    )  # fmt: skip
 
     def __init__(self, lines: list[bytes], raw: bytes, method: bytes, valid: bool) -> None:
         """`lines` are those of `raw`: the first is no field, and the last two are empty. `valid`: llhttp has
         passed `raw`. If not, it has passed the request line, and checks `raw` if there is a line that it has
-        not passed, or one with a part in framing. Raises as parse_request_head."""
+        not passed, or one with a part in framing. Raises as parse_request_head.
+
+        Longer than 40 lines: all is found in one pass."""
         self.hosts: list[bytes] = []
         self.ids: list[bytes] = []
         self.contract: list[bytes] = []
         self.matched: list[bytes] = []
         self.by_name: list[Field] = []
         self.drop: list[Span] = []
+        self.id_lines: list[Span] = []
+        self.request_id = -1
+        self.known = True
         self.via: bytes | None = None
         self.trace: bytes | None = None
         self.traceparent = False
@@ -146,18 +125,23 @@ class _Lines:
             field = known.get(line)
             if field is None:
                 field = _reader.read_id(line)
+                if field is not None:
+                    if field.kind == REQUEST_ID:
+                        self.request_id = len(self.id_lines)
+                    self.id_lines.append((at, end))
             if field is None:
                 if not line:
                     raise RequestMalformed("an empty line within the head", hint="RFC 9112 §2.1")
                 if not valid:
-                    _validate(raw, method)
+                    validate(raw, method)
                     valid = True
                 field = _reader.read(line)
+                self.known = False
             if field.kind != OTHER:
                 self._take(field, at, end)
             at = end
         if self.by_name and not valid:
-            _validate(raw, method)
+            validate(raw, method)
 
     def _take(self, field: Field, at: int, end: int) -> None:
         kind = field.kind
@@ -194,6 +178,24 @@ def lines_of_head(data: bytes) -> list[bytes] | None:
     return lines
 
 
+def known_request(raw: bytes, max_fields: int) -> InboundRequest | None:
+    """The request of a head whose fields differ from those of an earlier one in ids alone. None for anything
+    else, which may not be a head at all. Raises as parse_request_head."""
+    line, _, fields = raw.partition(b"\r\n")
+    shape = _shapes.by_length.get(len(fields))
+    if shape is None or shape.count > max_fields:
+        return None
+    request_id = shape.request_id(fields)
+    if request_id is None:
+        return None
+    start = known_starts.get(line)
+    if start is None:
+        start = _read_start(raw, line)
+    if not start.usual:
+        return None
+    return shape.request(start.method, start.target, start.line, raw, request_id)
+
+
 def parse_request_head(
     raw: bytes, max_fields: int = MAX_FIELD_LINES, lines: list[bytes] | None = None
 ) -> InboundRequest:
@@ -206,6 +208,8 @@ def parse_request_head(
     Longer than 40 lines: the checks stand in the order in which their errors take precedence.
     """
     if lines is None:
+        if (request := known_request(raw, max_fields)) is not None:
+            return request
         lines = raw.split(b"\r\n")
         if not raw.endswith(END_OF_HEAD):
             raise RequestMalformed("the head has no empty line at its end", hint="RFC 9112 §2.1")
@@ -216,7 +220,7 @@ def parse_request_head(
     method, target, minor = start.method, start.target, start.minor
     if (count := len(lines) - 3) > max_fields:
         if not valid:
-            _validate(raw, method)
+            validate(raw, method)
         raise RequestMalformed(f"{count} field lines; at most {max_fields} are accepted")
     found = _Lines(lines, raw, method, valid)
     fields = values_by_name(found.by_name) if found.by_name else _NO_FIELDS
@@ -271,22 +275,9 @@ def parse_request_head(
         drop,
     )
     request.via, request.trace, request.traceparent = found.via, found.trace, found.traceparent
+    if found.known and not found.by_name and start.usual and len(found.ids) <= 1:
+        _shapes.remember(request, len(start.line), found.id_lines, found.request_id)
     return request
-
-
-def _validate(raw: bytes, method: bytes) -> bool:
-    """As _Validator.check, with the errors of parse_request_head."""
-    try:
-        whole = _validator.check(raw)
-    except httptools.HttpParserInvalidMethodError:
-        raise NotSupported(f"method {method[:32].decode('ascii')} is not one that is forwarded") from None
-    except httptools.HttpParserError as error:
-        problem, hint = known_fault(raw)
-        problem = problem or f"the head is not valid HTTP/1.1: {str(error).lower()}"
-        raise RequestMalformed(problem, hint=hint) from None
-    if method == b"CONNECT":
-        raise NotSupported("CONNECT is not forwarded", hint="devroute is a gateway, not a forward proxy")
-    return whole
 
 
 def _check_coding(coding: bytes, content_length: bytes | None, minor: int) -> None:
