@@ -280,10 +280,11 @@ class ResponseHead:
 
 def _without(raw: bytes, drop: list[Span], start_line: bytes, end: bytes) -> bytes:
     """The head with another start line, without the lines in `drop`, and `end` instead of its empty line."""
-    at = raw.index(b"\n") + 1
-    if not drop:
-        return b"%b%b%b" % (start_line, raw[at:-2], end)
-    pieces = [start_line]
+    pieces: list[bytes] = []
+    at = 0
+    if not raw.startswith(start_line):  # costs a tenth of looking for the line's end
+        pieces.append(start_line)
+        at = raw.index(b"\n") + 1
     for first, last in drop:
         pieces.append(raw[at:first])
         at = last

@@ -18,7 +18,7 @@ import structlog
 
 from devroute.downstream.context import CompletedExchange
 from devroute.http.trace_context import trace_parent
-from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, members, quoted
+from devroute.proxy.telemetry.line_writer import LineWriter, digits, identifier, members, quoted, tenths
 from devroute.proxy.telemetry.metrics import has_failed, result_of
 from devroute.routing.route import Route
 
@@ -30,6 +30,7 @@ MAX_PATH: Final = 512
 # As numbers: before it looks for bytes in bytes, Python tries to convert them to one, at ten times the cost.
 _QUOTE: Final = 0x22
 _BACKSLASH: Final = 0x5C
+_QUESTION: Final = 0x3F
 
 
 class AccessLog(LineWriter):
@@ -54,10 +55,13 @@ class AccessLog(LineWriter):
         request = exchange.request
         error = exchange.error
         route = exchange.route
-        path = request.target.partition(b"?")[0][:MAX_PATH]
+        path = request.target
+        if _QUESTION in path:
+            path = path.partition(b"?")[0]
+        if len(path) > MAX_PATH:
+            path = path[:MAX_PATH]
         if _QUOTE in path or _BACKSLASH in path:
             path = quoted(path)
-        tenths = int((exchange.finished - exchange.started) * 10_000)  # of a millisecond
         trace = trace_parent(request.raw) if request.traceparent else None
         if error is None and route is not None:
             about = route.log_members or _about_route(route)
@@ -73,9 +77,7 @@ class AccessLog(LineWriter):
                     b'", "status": ',
                     digits(exchange.status),
                     b', "ms": ',
-                    digits(tenths // 10),
-                    b".",
-                    digits(tenths % 10),
+                    tenths(int((exchange.finished - exchange.started) * 10_000)),
                     about,
                     digits(exchange.bytes_in),
                     b', "bytes_out": ',
