@@ -109,7 +109,7 @@ class AgentLink(ExchangeLink):
     def on_opened(self, event: Opened) -> None:
         if self.close_error is not None:
             return
-        upstream = self._services.get(event[1])
+        upstream = self._services.get(event.service)
         if upstream is not None:
             self.serve(event, upstream)
             return

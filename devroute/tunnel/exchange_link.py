@@ -32,6 +32,9 @@ _FLAG_END: Final = int(Flag.END)
 _FLAG_CHUNKED: Final = int(Flag.CHUNKED)
 _FLAG_UPGRADE: Final = int(Flag.UPGRADE)
 
+_VERSION: Final = b"HTTP/1.1\r\n"
+_CR: Final = 0x0D  # as a number: to look for bytes in bytes costs ten times as much
+
 _PROCESS_BUDGET: Final = WindowBudget(PROCESS_GROWTH)
 
 
@@ -46,6 +49,15 @@ def open_flags(framing: Framing) -> int:
     if framing is _LENGTH:
         return 0
     return _FLAG_CHUNKED if framing is _CHUNKED else _FLAG_UPGRADE
+
+
+def _request_line(wire: bytes) -> list[bytes]:
+    """What is between the spaces of a head's first line; of a valid one method, target, and what begins with
+    the version."""
+    parts = wire.split(b" ", 2)
+    if len(parts) == 3 and parts[2].startswith(_VERSION) and _CR not in parts[1] and _CR not in parts[0]:
+        return parts  # without looking for the line's end, at a third of the cost
+    return wire[: wire.find(b"\r\n")].split(b" ")
 
 
 class ExchangeLink(Link):
@@ -104,8 +116,8 @@ class ExchangeLink(Link):
 
     def serve(self, event: Opened, upstream: Upstream) -> None:
         """Pass a request that the other end has opened to `upstream`."""
-        stream, service, flags, length, wire = event
-        start = wire[: wire.find(b"\r\n")].split(b" ")
+        stream, flags, length, wire = event.stream, event.flags, event.length, event.wire
+        start = _request_line(wire)
         if len(start) != 3:
             self.refuse_opened(event, RequestMalformed("the request line is not 'METHOD target HTTP/1.1'"))
             return
@@ -115,7 +127,7 @@ class ExchangeLink(Link):
             framing, left = _NONE, 0
         else:
             framing, left = _LENGTH, length
-        owner = ServedStream(self, service, RequestHead(start[0], start[1], framing, length, wire))
+        owner = ServedStream(self, event.service, RequestHead(start[0], start[1], framing, length, wire))
         owner.stream = stream
         owner.left = left
         owner.done = framing is _NONE

@@ -155,17 +155,16 @@ class Link(Connection):
         heartbeat.last_received = self._loop.time()
         heartbeat.ping_outstanding = False
         session, websocket = self._session, self._websocket
-        data_type, head_type, opened_type = Data, Head, Opened  # each a look-up by name
         for piece in websocket.receive(data, whole):
             events = session.receive(piece)
             if len(events) * TINY_BYTES > len(piece):
                 self.slow_down(len(events))
             for event in events:
-                if type(event) is data_type:
-                    event[0].owner.receive_data(event[1], event[2])
-                elif type(event) is head_type:
-                    event[0].owner.receive_head(event[1], event[2])
-                elif type(event) is opened_type:
+                if isinstance(event, Data):
+                    event.stream.owner.receive_data(event.data, event.end)
+                elif isinstance(event, Head):
+                    event.stream.owner.receive_head(event.raw, event.flags)
+                elif isinstance(event, Opened):
                     self.on_opened(event)
                 else:
                     self._rare[type(event)](event)

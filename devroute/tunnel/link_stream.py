@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from devroute.errors import DevrouteError
 from devroute.http.buffer import Chunk, append_chunk
 from devroute.http.message import Headers
-from devroute.tunnel.protocol.frames import WINDOW, Reason
-from devroute.tunnel.protocol.stream import NO_STREAM, Stream
+from devroute.tunnel.protocol.frames import WINDOW
+from devroute.tunnel.protocol.stream import NO_STREAM, Stream, StreamOwner
 from devroute.tunnel.protocol.windows import WindowBudget
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNBOUNDED: Final = -1
 
 
-class LinkStream:
+class LinkStream(StreamOwner):
     """`left`: bytes of body that must still arrive, or UNBOUNDED. `done`: the consumer got the end or an
     error, and gets nothing more. What is held is bounded by the stream's credit. The source is where the
     bytes that it sends come from; `stopped`: the source was asked to send no more."""
@@ -55,12 +55,6 @@ class LinkStream:
         raise NotImplementedError
 
     def wrong_length(self, message: str) -> DevrouteError:
-        raise NotImplementedError
-
-    def receive_head(self, raw: bytes, flags: int) -> None:
-        raise NotImplementedError
-
-    def receive_reset(self, reason: Reason) -> None:
         raise NotImplementedError
 
     def link_lost(self, error: DevrouteError) -> None:

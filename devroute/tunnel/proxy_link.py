@@ -169,7 +169,7 @@ class ProxyLink(ExchangeLink):
 
     def on_opened(self, event: Opened) -> None:
         if self.close_error is None and self._egress is not None:
-            self.serve(event, self._egress(event[1]))
+            self.serve(event, self._egress(event.service))
 
     def open_stream(self, owner: OpenedStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from devroute.errors import AppUnreachable, DevrouteError, UpstreamInvalid, UpstreamReset
+from devroute.errors import AppUnreachable, DevrouteError, RequestMalformed, UpstreamInvalid, UpstreamReset
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import RULE_LINE, Framing, RequestHead
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
@@ -142,6 +142,26 @@ async def test_the_app_gets_the_head_that_was_sent() -> None:
         await app.opened.wait()
         assert app.streams[0].head == head
         link.close_with(DevrouteError("the test is over"))
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"GET / HTTP/1.1 \r\n\r\n",
+        b"GET /a b HTTP/1.1\r\n\r\n",
+        b"GET /\r\na: HTTP/1.1\r\n\r\n",
+        b"GET /\r\na: b HTTP/1.1\r\n\r\n",
+        b"GET\r\na: / HTTP/1.1\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"\r\n\r\n",
+    ],
+)
+async def test_a_request_line_of_other_than_three_parts_is_refused(wire: bytes) -> None:
+    app = App(answer(b"hello"))
+    async with tunnel(app) as (where, _):
+        client = await fetch(where.upstream(), RequestHead(b"GET", b"/", Framing.NONE, 0, wire))
+    assert isinstance(client.error, RequestMalformed)
+    assert not app.streams
 
 
 async def test_early_hints_and_trailers_reach_the_client() -> None:

@@ -44,6 +44,7 @@ class Flag(IntEnum):
 HEADER: Final = struct.Struct("!BBII")
 OPEN_HEADER: Final = struct.Struct("!BBIIQB")
 OPEN_PREFIX: Final = struct.Struct("!QB")
+_OPEN_PREFIX_SIZE: Final = 9
 CREDIT_FRAME: Final = struct.Struct("!BBIII")
 CREDIT: Final = struct.Struct("!I")
 
@@ -171,15 +172,20 @@ def decode_trailers(payload: bytes) -> Headers:
     return reader.trailers
 
 
+def number_at(data: bytes, at: int) -> int:
+    """The number of 4 bytes there. Compiled, this costs a fifth of a struct, which makes a tuple."""
+    return (data[at] << 24) | (data[at + 1] << 16) | (data[at + 2] << 8) | data[at + 3]
+
+
 def decode_open(payload: bytes) -> tuple[int, bytes, bytes]:
     """(body length, service, head). Raises ProtocolError."""
-    if len(payload) < OPEN_PREFIX.size:
+    if len(payload) < _OPEN_PREFIX_SIZE:
         raise ProtocolError("OPEN is too short")
-    length, named = OPEN_PREFIX.unpack_from(payload)
-    start = OPEN_PREFIX.size + named
-    if len(payload) < start or payload[-4:] != b"\r\n\r\n":
+    length = (number_at(payload, 0) << 32) | number_at(payload, 4)
+    start = _OPEN_PREFIX_SIZE + payload[8]
+    if len(payload) < start or not payload.endswith(b"\r\n\r\n"):
         raise ProtocolError("OPEN without a whole head")
-    return length, payload[OPEN_PREFIX.size : start], payload[start:]
+    return length, payload[_OPEN_PREFIX_SIZE:start], payload[start:]
 
 
 def decode_credit(payload: bytes) -> int:

@@ -24,8 +24,8 @@ _OPEN_PREFIX_SIZE: Final = frames.OPEN_PREFIX.size
 _SPENT: Final = int(Flag.SPENT)
 _DOUBLED: Final = int(Flag.DOUBLED)
 
-_pack = HEADER.pack
-_pack_open = frames.OPEN_HEADER.pack
+_pack: Final = HEADER.pack
+_pack_open: Final = frames.OPEN_HEADER.pack
 
 
 class Sender:

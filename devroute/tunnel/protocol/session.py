@@ -28,7 +28,7 @@ from devroute.tunnel.protocol.events import (
     Writable,
 )
 from devroute.tunnel.protocol.flood_guard import SMALL_CREDIT
-from devroute.tunnel.protocol.frames import HEADER, MAX_STREAMS, Buffer, Flag, FrameType
+from devroute.tunnel.protocol.frames import HEADER, MAX_STREAMS, Buffer, Flag, FrameType, number_at
 from devroute.tunnel.protocol.sender import Sender
 from devroute.tunnel.protocol.stream import BODY, CLOSED, FORBIDDEN, HEADLESS, NEXT, Stream
 from devroute.tunnel.protocol.windows import MAX_WINDOW
@@ -46,13 +46,12 @@ _OF_STREAM: Final = (False, *(frames.RULES[kind].of_stream for kind in FrameType
 _LAST_TYPE: Final = int(max(FrameType))
 _HEADER_SIZE: Final = HEADER.size
 
-# Plain integers, and tuples made without a namedtuple's __new__ in Python, which costs 0.4 µs.
+# Plain integers, as in sender.py.
+_OPEN: Final = int(FrameType.OPEN)
 _HEAD: Final = int(FrameType.HEAD)
 _DATA: Final = int(FrameType.DATA)
 _END: Final = int(Flag.END)
 _SPENT: Final = int(Flag.SPENT)
-_event = tuple.__new__
-_unpack: Callable[[Buffer, int], tuple[int, int, int, int]] = HEADER.unpack_from  # typed: compared as in C
 
 #: Up to so many bytes it is cheaper to copy them all once and slice them; above, to copy each payload by
 #: itself.
@@ -84,6 +83,9 @@ class Session(Sender):
         self._left = 0  # payload bytes of a DATA frame still to come
         self._left_stream: Stream | None = None
         self._left_end = 0
+        # What each request has is dispatched without a look-up.
+        self._takes_open = False
+        self._takes_head = False
         self._handlers: dict[int, _Handler] = {FrameType.GOAWAY: self._on_goaway}
         if role is Role.PROXY:
             self._handlers[FrameType.HELLO] = self._on_hello
@@ -103,11 +105,12 @@ class Session(Sender):
             FrameType.GOAWAY: self._on_goaway,
         }
         if self.role is Role.PROXY:
-            self._handlers |= {FrameType.HEAD: self._on_head, FrameType.RENEW: self._on_renew}
+            self._handlers[FrameType.RENEW] = self._on_renew
+            self._takes_head = True
+            self._takes_open = self.reach  # an agent learns of it from the WELCOME
         else:
-            self._handlers |= {FrameType.OPEN: self._on_open, FrameType.RENEWED: self._on_renewed}
-        if self.reach:  # at the proxy: an agent learns of it from the WELCOME
-            self._handlers[FrameType.OPEN] = self._on_open
+            self._handlers[FrameType.RENEWED] = self._on_renewed
+            self._takes_open = True
 
     def enable_reach(self) -> None:
         """Both sides have the feature: the agent may open streams, too, whose ids have the top bit set. The
@@ -119,7 +122,7 @@ class Session(Sender):
         else:
             self.first_id, self.max_id = frames.FIRST_AGENT_ID, frames.MAX_STREAM_ID
             self.last_id = frames.FIRST_AGENT_ID - 1
-            self._handlers[FrameType.HEAD] = self._on_head
+            self._takes_head = True
 
     @property
     def streams_so_far(self) -> int:
@@ -148,6 +151,8 @@ class Session(Sender):
         return events
 
     def _parse(self, data: Buffer) -> None:
+        """Longer than 40 lines: each frame passes all of them, and calls would cost as much as what they
+        do."""
         held = self._held
         if held:
             held += data
@@ -155,13 +160,22 @@ class Session(Sender):
                 return
             self._held = bytearray()
             data = held
-        if type(data) is not bytes:
-            data = bytes(data) if len(data) <= _COPY_WHOLE else memoryview(data)
+        whole = b""
+        if type(data) is bytes:
+            whole = data
+        elif len(data) <= _COPY_WHOLE:
+            data = whole = bytes(data)
+        else:
+            data = memoryview(data)
+        copied = len(whole) > 0
         size = len(data)
         at = self._more_data(data, size) if self._left else 0
         need = _HEADER_SIZE
         while size - at >= _HEADER_SIZE:
-            kind, flags, number, length = _unpack(data, at)
+            body = at + _HEADER_SIZE
+            header = whole[at:body] if copied else bytes(data[at:body])
+            kind, flags = header[0], header[1]
+            number, length = number_at(header, 2), number_at(header, 6)
             if (
                 kind > _LAST_TYPE
                 or flags & _FLAGS_FORBIDDEN[kind]
@@ -169,26 +183,30 @@ class Session(Sender):
                 or (number != 0) is not _OF_STREAM[kind]
             ):
                 frames.check_header(kind, flags, number, length)
-            body = at + _HEADER_SIZE
             at_next = body + length
-            if kind == _DATA:
-                self._on_data(flags, number, length, data[body:at_next])
-                if at_next > size:
-                    return
-            elif at_next > size:
+            if at_next > size and kind != _DATA:
                 need = _HEADER_SIZE + length
                 break
+            payload = whole[body:at_next] if copied else bytes(data[body:at_next])
+            if kind == _DATA:
+                self._on_data(flags, number, length, payload)
+                if at_next > size:
+                    return
+            elif kind == _HEAD and self._takes_head:
+                self._on_head(flags, number, payload)
+            elif kind == _OPEN and self._takes_open:
+                self._on_open(flags, number, payload)
             else:
                 handler = self._handlers.get(kind)
                 if handler is None:
                     raise ProtocolError(f"{FrameType(kind).name} is not allowed here")
-                handler(flags, number, bytes(data[body:at_next]))
+                handler(flags, number, payload)
             at = at_next
         if at < size:
             self._held += data[at:]
             self._need = need
 
-    def _on_data(self, flags: int, number: int, length: int, part: bytes | memoryview) -> None:
+    def _on_data(self, flags: int, number: int, length: int, part: bytes) -> None:
         """`part`: the payload as far as it has arrived; `_more_data` passes the rest on."""
         stream = self.streams.get(number)
         spent = flags & _SPENT
@@ -214,7 +232,7 @@ class Session(Sender):
         if stream is None:
             return
         if flags or len(part):
-            self._events.append(_event(Data, (stream, bytes(part), flags)))
+            self._events.append(Data(stream, part, flags))
             if flags:
                 self._inbound_closed(stream)
         elif not length:
@@ -287,12 +305,12 @@ class Session(Sender):
         self._accepted_so_far += 1
         stream = Stream(number, CLOSED if flags & _END else BODY, HEADLESS)
         self.streams[number] = stream
-        self._events.append(_event(Opened, (stream, service, flags, length, wire)))
+        self._events.append(Opened(stream, service, flags, length, wire))
 
     def _on_head(self, flags: int, number: int, payload: bytes) -> None:
         stream = self._step(_HEAD, number, flags)
         if stream is not None:
-            self._events.append(_event(Head, (stream, payload, flags)))
+            self._events.append(Head(stream, payload, flags))
 
     def _on_trailers(self, flags: int, number: int, payload: bytes) -> None:
         trailers = frames.decode_trailers(payload)

@@ -5,10 +5,11 @@ The transition table is the grammar in PROTOCOL.md, "Stream".
 """
 
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
+from devroute.errors import DevrouteError
 from devroute.http.message import Headers
-from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType
+from devroute.tunnel.protocol.frames import WINDOW, Flag, FrameType, Reason
 
 #: States of one half. HEADLESS: a response before its final HEAD. BODY: open for DATA.
 HEADLESS: Final = 0
@@ -34,6 +35,32 @@ NEXT: Final = tuple(
     )
     for state in (HEADLESS, BODY, CLOSED)
 )
+
+
+# A base class rather than a Protocol: mypyc calls its methods directly.
+class StreamOwner:
+    """What the session's user has for a stream: gets what arrives on it."""
+
+    __slots__ = ()
+
+    def receive_head(self, raw: bytes, flags: int) -> None:
+        raise NotImplementedError
+
+    def receive_data(self, data: bytes, end: int) -> None:
+        raise NotImplementedError
+
+    def receive_end(self, trailers: Headers) -> None:
+        raise NotImplementedError
+
+    def receive_reset(self, reason: Reason) -> None:
+        raise NotImplementedError
+
+    def lose_link(self, error: DevrouteError) -> None:
+        """Nothing more arrives."""
+        raise NotImplementedError
+
+
+_NO_OWNER: Final = StreamOwner()
 
 
 class Stream:
@@ -82,7 +109,7 @@ class Stream:
         # The position of our newest frame's header in the session's output, for END to be set on it.
         self.last_out: list[bytes] | None = None
         self.last_header = 0
-        self.owner: Any = None
+        self.owner = _NO_OWNER
 
     @property
     def closed(self) -> bool:
