@@ -143,7 +143,7 @@ class Link(Connection):
 
     def buffer_updated(self, nbytes: int) -> None:
         turn = READ_TURN
-        turn.reading = True
+        turn.begin(self._loop)
         try:
             self.feed(self.get_buffer(-1)[:nbytes], RECEIVE_BUFFER)
         finally:
