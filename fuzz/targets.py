@@ -7,6 +7,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, cast
 
 import h11
@@ -28,7 +29,9 @@ from devroute.tunnel.protocol import events, frames, handshake
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.stream import Stream
 from devroute.tunnel.protocol.websocket import WebSocket, accept_upgrade, check_upgraded, split_head
+from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_connection import Http1Connection
+from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.http1_stream import Http1Stream
 from tests.conformance.memory import Conversation, Loop, Transport, Whole, conversation
 
@@ -222,12 +225,10 @@ def _judge_whole(one: Whole) -> None:
 
 
 class _Sink:
-    """What a client would receive; implements ResponseSink and the pool of the connection."""
-
-    label = "app"
+    """What a client would receive; implements ResponseSink. `open`: how many requests the pool still counts;
+    `released`: it may use the connection again."""
 
     def __init__(self) -> None:
-        self.response_parser = ResponseHeadParser()
         self.interim: list[int] = []
         self.status = 0
         self.body = b""
@@ -266,17 +267,15 @@ class _Sink:
     def pause_request(self) -> None: ...
     def resume_request(self) -> None: ...
 
-    def release(self, connection: Http1Connection) -> None:
-        self.released = True
 
-    def forget(self, connection: Http1Connection) -> None: ...
-    def answered(self, stream: Http1Stream) -> None: ...
+@cache
+def _pool() -> Http1Pool:
+    """That of the connections. Compiled, they take no other object for one; its loop never runs."""
 
-    def ended(self) -> None:
-        self.open -= 1
+    async def make() -> Http1Pool:
+        return Http1Pool(Dialer("127.0.0.1", 1))
 
-    def retry(self, stream: Http1Stream) -> None:
-        raise AssertionError("a first connection is not retried")
+    return asyncio.new_event_loop().run_until_complete(make())
 
 
 def answer(data: bytes) -> object:
@@ -304,15 +303,18 @@ def _outcome(sink: _Sink) -> tuple[object, ...]:
 def _answered(method: bytes, parts: list[bytes]) -> _Sink:
     loop = Loop()
     sink = _Sink()
+    pool = _pool()
+    pool.in_flight = 1
+    pool.response_parser = ResponseHeadParser()
     wire = method + b" / HTTP/1.1\r\nhost: foo\r\n\r\n"
-    carrier = Http1Connection(sink, cast(asyncio.AbstractEventLoop, loop))
+    carrier = Http1Connection(pool, cast(asyncio.AbstractEventLoop, loop))
     carrier.connection_made(cast(asyncio.Transport, Transport()))
-    stream = Http1Stream(sink, RequestHead(method, b"/", Framing.NONE, 0, wire), sink)
+    stream = Http1Stream(pool, RequestHead(method, b"/", Framing.NONE, 0, wire), sink)
     stream.attach(carrier, reused=False)
     loop.run()
     for part in parts:
         if carrier.stream is None:
-            sink.released = False  # bytes on an idle connection end it
+            pool.forget(carrier)  # bytes on an idle connection end it
             break
         if part:
             carrier.received(part)
@@ -320,6 +322,9 @@ def _answered(method: bytes, parts: list[bytes]) -> _Sink:
     if carrier.stream is not None and not carrier.eof_received():
         carrier.connection_lost(None)
     loop.run()
+    sink.open = pool.in_flight
+    sink.released = pool.busy and not pool.in_flight
+    pool.forget(carrier)
     return sink
 
 

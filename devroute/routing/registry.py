@@ -239,7 +239,10 @@ class Registry:
     def lookup(self, name: str, service: str) -> LaptopService:
         """By the link that ends here, if one does; else by the oldest that can be used. Raises LaptopOffline
         or ServiceNotServed."""
-        found = self._served(name, service)
+        laptop = self._by_name.get(name)
+        found = None if laptop is None else laptop.services.get(service)
+        if found is None:
+            found = self._served(name, service)
         if len(found) == 1:
             return found[0][1]
         return next((served for link, served in found if link.usable), found[0][1])

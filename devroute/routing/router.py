@@ -54,6 +54,7 @@ class _CachedDecision:
     """An entry that policy permits, and the last route to it."""
 
     entry: Entry
+    target: str  # the entry's, in words
     conditional: bool = False  # the entry is not for every request
     prefix: tuple[bytes, ...] = ()  # of the paths that the entry is for, if it has one
     static: bool = False  # the route needs no laptop
@@ -128,7 +129,7 @@ class ContractRouter:
                 cached.route = self._route_builder.static(entry, cached.signature)
             return cached.route
         try:
-            laptop = self._directory.lookup(str(entry.target), entry.key)
+            laptop = self._directory.lookup(cached.target, entry.key)
         except LaptopOffline:
             self._shadow.refused(request)
             raise
@@ -155,7 +156,7 @@ class ContractRouter:
         cached = self._decisions.get(key)
         if cached is None or cached.laptop is not laptop:
             entry = permit_shadow_traffic(target, self._policy())
-            cached = _CachedDecision(entry, callers=self._no_callers_yet(entry))
+            cached = _CachedDecision(entry, str(entry.target), callers=self._no_callers_yet(entry))
             self._build(cached, laptop, contract=False)
             self._remember(key, cached)
         if cached.callers is not None:
@@ -218,6 +219,7 @@ class ContractRouter:
             )
         return _CachedDecision(
             entry,
+            str(entry.target),
             conditional=bool(entry.methods or entry.path is not None or entry.percent == 0),
             prefix=() if entry.path is None else _prefixes((entry.path,)),
             static=aborts or isinstance(entry.target, Address),

@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection to an upstream: idle in its pool, or carrying a request (upstream/http1_stream.py).
 
-Knows its pool (upstream/http1_pool.py) only by the Protocol `Pool`.
+Knows its pool (upstream/http1_pool.py) only by its base class `Pool`.
 """
 
 import asyncio

@@ -8,12 +8,11 @@ import contextlib
 from typing import Final
 
 from devroute.errors import DevrouteError
-from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import RequestHead
-from devroute.upstream.address_pool import MAX_IN_FLIGHT, AddressPool
+from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_connection import Http1Connection
-from devroute.upstream.http1_stream import Http1Stream
+from devroute.upstream.http1_stream import Http1Stream, Pool
 from devroute.upstream.interface import ResponseSink
 
 #: Less than the 5 s after which Node.js and uvicorn close idle connections.
@@ -35,14 +34,11 @@ WATCH_SECONDS: Final = 0.02
 MAX_IDLE: Final = 128
 
 
-class Http1Pool(AddressPool):
-    """A pool of connections to one address; implements Upstream. `understood`: the address is known to speak
-    HTTP/1.1 and not HTTP/2; set by the owner, and cleared by what may be another app."""
+class Http1Pool(Pool):
+    """A pool of connections to one address; implements Upstream."""
 
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         super().__init__(dialer, max_in_flight)
-        self.response_parser = ResponseHeadParser()
-        self.understood = False
         # The number of calls of `close_idle`: connections of older generations serve no further request.
         self._generation = 0
         self._idle: list[Http1Connection] = []

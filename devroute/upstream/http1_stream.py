@@ -1,14 +1,14 @@
 """One request to an upstream over HTTP/1.1: written to its connection, and the response read from there."""
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_last_chunk
 from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead, ResponseHead
-from devroute.upstream.address_pool import is_tls
-from devroute.upstream.dialer import CLOSED_HINT
+from devroute.upstream.address_pool import MAX_IN_FLIGHT, AddressPool, is_tls
+from devroute.upstream.dialer import CLOSED_HINT, Dialer
 from devroute.upstream.interface import NO_SINK, ResponseSink
 
 if TYPE_CHECKING:
@@ -32,27 +32,31 @@ _CHUNKED: Final = Framing.CHUNKED
 _UPGRADE: Final = Framing.UPGRADE
 
 
-class Pool(Protocol):
-    """What a connection and its stream use of their pool."""
+# A base class rather than a Protocol: mypyc calls its methods directly.
+class Pool(AddressPool):
+    """What a connection and its stream use of their pool. `understood`: the address is known to speak
+    HTTP/1.1 and not HTTP/2; set by the owner, and cleared by what may be another app."""
 
-    label: str
-    understood: bool
-    response_parser: ResponseHeadParser
+    def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
+        super().__init__(dialer, max_in_flight)
+        self.response_parser = ResponseHeadParser()
+        self.understood = False
 
     def release(self, connection: "Http1Connection") -> None:
         """The exchange is complete, and the connection can serve another."""
+        raise NotImplementedError
 
     def forget(self, connection: "Http1Connection") -> None:
         """The connection was closed."""
+        raise NotImplementedError
 
     def answered(self, stream: "Http1Stream") -> None:
         """The response to a request on a new connection has begun, or there will be none."""
-
-    def ended(self) -> None:
-        """A stream has ended, in whatever way."""
+        raise NotImplementedError
 
     def retry(self, stream: "Http1Stream") -> None:
         """Serve the stream once more, on a new connection."""
+        raise NotImplementedError
 
 
 #: The reader of a response whose head has not been received.
