@@ -69,7 +69,7 @@ $(COMPILED)/.made: setup.py pyproject.toml $(shell find devroute lua demo -type 
 test-compiled: $(VENV)/.test-installed compiled
 	$(WITH_COMPILED) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(COMPILED_TESTS) $(ARGS)
 COMPILED_TESTS := tests/conformance tests/tunnel tests/abuse tests/http tests/metrics tests/routing tests/upstream \
-	tests/downstream tests/proxy/telemetry tests/proxy/control/test_listener.py tests/proxy/control/test_tunnels.py \
+	tests/downstream tests/proxy/telemetry tests/proxy/ports tests/proxy/test_admin.py tests/proxy/control/test_both_servers.py tests/proxy/control/test_listener.py tests/proxy/control/test_tunnels.py \
 	tests/proxy/control/test_token_renewal.py tests/proxy/egress tests/inspector/rules tests/inspector/test_recorder.py tests/inspector/test_redaction.py \
 	tests/inspector/test_store.py tests/agent/reach tests/agent/test_finished_requests.py tests/agent/test_mesh_links.py tests/replicas tests/e2e/test_end_to_end.py tests/e2e/test_garbage.py tests/envoy/test_main_job.py \
 	tests/envoy/test_grpc.py

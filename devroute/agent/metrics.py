@@ -5,9 +5,10 @@ from time import time
 
 from devroute.http.trace_context import trace_parent
 from devroute.metrics import table
-from devroute.metrics.exposition import Series, build_info, expose
+from devroute.metrics.exposition import expose
 from devroute.metrics.instruments import Histogram
 from devroute.metrics.requests import RequestSeries, error_type
+from devroute.metrics.series import Series, build_info
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.served_stream import Finished
 

@@ -1,5 +1,5 @@
 """An issuer's keys, fetched over HTTP and cached, so that tokens keep working while the issuer is down. Owns
-when to fetch, which responses to accept, and how long keys are used.
+when to fetch, and how long keys are used; auth/jwks_fetch.py fetches.
 
 Keys are fetched every REFRESH_SECONDS, and when a token names an unknown one, but at most every
 COOLDOWN_SECONDS, so invented key ids cannot cause more requests. Without a new response keys are used for
@@ -7,17 +7,15 @@ COOLDOWN_SECONDS, so invented key ids cannot cause more requests. Without a new 
 """
 
 import asyncio
-import json
+import importlib
 import random
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
-import aiohttp
 import structlog
 
-from devroute.auth.tls import is_exposed
 from devroute.errors import ConfigInvalid, KeysUnavailable
 from devroute.tasks import TaskOwner
 
@@ -26,14 +24,8 @@ REFRESH_SECONDS: Final = 300.0
 RETRY_SECONDS: Final = 15.0
 #: The least number of seconds between two fetches, however many tokens name unknown keys.
 COOLDOWN_SECONDS: Final = 1.0
-#: Seconds for the requests of one fetch: two fetches and the cool-down end before a head's deadline (10 s).
-FETCH_SECONDS: Final = 3.5
-#: Bytes of a response; ten keys have some 10 KiB.
-MAX_RESPONSE: Final = 256 * 1024
 #: Requests that may wait for a fetch at once; each holds a connection.
 MAX_WAITING: Final = 256
-
-_DISCOVERY: Final = "/.well-known/openid-configuration"
 
 log = structlog.stdlib.get_logger("devroute.jwks")
 
@@ -142,58 +134,17 @@ class RemoteKeys(Generic[K]):
             await asyncio.sleep(pause)
         self._fetch_started = self.clock()
         try:
-            keys = await self._download()
-        except (ConfigInvalid, TimeoutError, OSError, aiohttp.ClientError, ValueError) as error:
-            problem = _describe(error)
-            if problem != self.problem:
-                log.error("oidc.keys_unavailable", issuer=self.issuer, problem=problem, usable=self._usable)
-            self.problem = problem
+            # It imports aiohttp: not at a start without an issuer, and in a thread, so that requests go on.
+            await asyncio.to_thread(importlib.import_module, "devroute.auth.jwks_fetch")
+            from devroute.auth.jwks_fetch import fetch
+
+            keys = await fetch(self.issuer, self.url, self.parse, self.tls)
+        except ConfigInvalid as error:
+            if error.message != self.problem:
+                problem, usable = error.message, self._usable
+                log.error("oidc.keys_unavailable", issuer=self.issuer, problem=problem, usable=usable)
+            self.problem = error.message
             return
         if self.problem is not None or keys.by_id.keys() != self._keys.by_id.keys():
             log.info("oidc.keys_loaded", issuer=self.issuer, keys=sorted(keys.by_id))
         self._keys, self._fetched, self.problem = keys, self.clock(), None
-
-    async def _download(self) -> K:
-        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
-        async with aiohttp.ClientSession(
-            timeout=timeout, auto_decompress=False, headers={"accept-encoding": "identity"}
-        ) as session:
-            url = self.url or await self._discover(session)
-            return self.parse(await self._get(session, url), url)
-
-    async def _discover(self, session: aiohttp.ClientSession) -> str:
-        where = self.issuer.rstrip("/") + _DISCOVERY
-        try:
-            document = json.loads(await self._get(session, where))
-        except RecursionError:
-            raise ConfigInvalid(f"{where}: not JSON") from None
-        if not isinstance(document, dict) or document.get("issuer") != self.issuer:
-            raise ConfigInvalid(f"{where}: not the document of the issuer '{self.issuer}'")
-        url = document.get("jwks_uri")
-        if not isinstance(url, str):
-            raise ConfigInvalid(f"{where}: it has no jwks_uri")
-        if not url.startswith(("https://", "http://")) or is_exposed(url):
-            raise ConfigInvalid(f"{where}: its jwks_uri is not https")
-        return url
-
-    async def _get(self, session: aiohttp.ClientSession, url: str) -> str:
-        tls = self.tls if self.tls is not None else True
-        async with session.get(url, allow_redirects=False, ssl=tls) as response:
-            if response.status != 200:
-                raise ConfigInvalid(f"{url} responded with {response.status}")
-            body = bytearray()
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) > MAX_RESPONSE:
-                    raise ConfigInvalid(f"{url}: the response is longer than {MAX_RESPONSE} bytes")
-        return body.decode()
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no response within {FETCH_SECONDS:g} s"
-    if isinstance(error, ConfigInvalid):
-        return error.message
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is not trusted: {error.certificate_error}"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -27,23 +27,15 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from devroute import __version__
-from devroute.metrics import table
 from devroute.metrics.instruments import Histogram
+from devroute.metrics.series import Series
 from devroute.metrics.table import TABLE, Metric, labels_of
-
-#: A metric, the values of its labels, and its value.
-Series = tuple[Metric, tuple[str, ...], float | Histogram]
 
 #: Lines that are written before requests have their turn: some 0.5 ms.
 LINES_AT_ONCE: Final = 48
 
 _OPENMETRICS: Final = "application/openmetrics-text"
 _EOF: Final = b"# EOF\n"
-
-
-def build_info() -> Series:
-    return (table.BUILD, (__version__,), 1)
 
 
 def wants_openmetrics(accept: str) -> bool:

@@ -2,29 +2,30 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from aiohttp import web
+from devroute.proxy.ports.message import Request, Response, json_response
+from devroute.proxy.ports.routes import Routes
 
 
-def create_app(
+def admin_routes(
     metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
     readiness: Callable[[], Mapping[str, object]],
-) -> web.Application:
+) -> Routes:
     """`metrics(accept)` returns the body of /metrics and its Content-Type, `readiness` the body of /readyz,
     whose status is 200 if `ready` in it is true."""
 
-    async def healthz(request: web.Request) -> web.Response:
-        return web.json_response({"alive": True})
+    def healthz(request: Request) -> Response:
+        return json_response({"alive": True})
 
-    async def readyz(request: web.Request) -> web.Response:
+    def readyz(request: Request) -> Response:
         details = readiness()
-        return web.json_response(details, status=200 if details["ready"] else 503)
+        return json_response(details, 200 if details["ready"] else 503)
 
-    async def metrics_text(request: web.Request) -> web.Response:
-        body, content_type = await metrics(", ".join(request.headers.getall("accept", [])))
-        return web.Response(body=body, headers={"content-type": content_type})
+    async def metrics_text(request: Request) -> Response:
+        body, content_type = await metrics(", ".join(request.values("accept")))
+        return Response(200, {"content-type": content_type}, body)
 
-    app = web.Application()
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics_text)
-    return app
+    routes = Routes("devroute's admin port")
+    routes.get("/healthz", healthz)
+    routes.get("/readyz", readyz)
+    routes.get("/metrics", metrics_text)
+    return routes

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Final
 
 import structlog
-from aiohttp import web
 
 from devroute import __version__, descriptors
 from devroute.auth.tls import ServerFiles
@@ -31,14 +30,17 @@ from devroute.metrics import table
 from devroute.metrics.table import Metric
 from devroute.platforms import freeze_heap, handle_signals, loop_factory
 from devroute.proxy import admin
-from devroute.proxy.control import api, http
+from devroute.proxy.control.control import Control
+from devroute.proxy.control.late import LateHttp
 from devroute.proxy.control.listener import ControlListener
+from devroute.proxy.control.sidecars import sidecar_routes
 from devroute.proxy.control.tls import TlsListener
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.dashboard.dashboard import Dashboard
 from devroute.proxy.egress.egress import Egress
 from devroute.proxy.identity_sources import login_settings
 from devroute.proxy.mesh_egress import mesh_upstream, reach_upstream
+from devroute.proxy.ports.connection import Port
 from devroute.proxy.reload import POLICY, SIGNING_KEYS, LiveConfig
 from devroute.proxy.replication import Replication
 from devroute.proxy.settings import ProxySettings
@@ -67,6 +69,9 @@ LOSS_TICKS: Final = 20
 METRICS_TICKS: Final = 1200
 #: Ticks whose delays devroute_event_loop_lag_seconds is about: 30 s, the interval of scrapes.
 LAG_TICKS: Final = 60
+
+#: The module that serves the API and the team's page, loaded for its first client.
+PEOPLE: Final = "devroute.proxy.people"
 
 log = structlog.stdlib.get_logger("devroute.proxy")
 
@@ -148,19 +153,16 @@ class Proxy:
             self._dashboard.answers,
         )
         self._dashboard.join(self.replication.peers, self.replication.count)
-        self._control = self._create_control(reported)
+        control = self._create_control(reported)
+        self._people = LateHttp(PEOPLE, lambda people: people.create_runner(control, self._dashboard))
         self._control_listener = ControlListener(
-            http=lambda: http.connections(self._control)(), tunnels=self._tunnels
+            http=self._people, tunnels=self._tunnels, routes=sidecar_routes(control)
         )
         self._tls: TlsListener | None = None
-        self._create_admin()
+        self._admin = Port(admin.admin_routes(self._metrics, self._readiness))
 
-    def _create_admin(self) -> None:
-        app = admin.create_app(self._metrics, self._readiness)
-        self._admin = web.AppRunner(app, access_log=None, handle_signals=False)
-
-    def _create_control(self, reported: Reported) -> web.AppRunner:
-        control = api.Control(
+    def _create_control(self, reported: Reported) -> Control:
+        return Control(
             directory=self.registry,
             policy=self._config.policy,
             authenticate=self._config.identities.authenticate,
@@ -179,23 +181,19 @@ class Proxy:
             login=login_settings(self._settings),
             entries=self._settings.entry_url,
         )
-        return http.create_runner(api.create_app(control, self._dashboard.routes))
 
     # --- start and end
 
     async def start(self) -> None:
         """Raises ConfigInvalid where a port cannot be had."""
         settings = self._settings
-        await self._control.setup()
-        await self._admin.setup()
-        assert self._admin.server is not None
         self._apply_limits()
         self.data_port = await self._listen(self._data.accept, settings.data_host, settings.data_port)
         await self.replication.start(self.data_port)
         self.control_port = await self._listen(
             self._control_listener, settings.control_host, settings.control_port
         )
-        self.admin_port = await self._listen(self._admin.server, settings.admin_host, settings.admin_port)
+        self.admin_port = await self._listen(self._admin.accept, settings.admin_host, settings.admin_port)
         await self._listen_tls()
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._config.start(self.telemetry.record)
@@ -263,8 +261,8 @@ class Proxy:
         for mesh in (self._mesh, self._reach_mesh):
             if mesh is not None:
                 await mesh.close()
-        await self._control.cleanup()
-        await self._admin.cleanup()
+        await self._people.close()
+        await self._admin.close()
         await self.telemetry.stop()
         log.info("proxy.stopped")
 
@@ -276,6 +274,8 @@ class Proxy:
             self._lags.append(now - self._timer.when())
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         self._data.tick(now)
+        self._control_listener.tick(now)
+        self._admin.tick(now)
         self._egress.tick(now)
         self._dashboard.tick()
         self._shadow.comparisons.expire()

@@ -106,6 +106,8 @@ def _list(value: object) -> object:
 class ProxySettings(Settings):
     """`devroute proxy`. A port of 0 takes any free one. Times in seconds."""
 
+    section = "proxy"
+
     data_host: str = "0.0.0.0"
     data_port: _Port = 8080
     control_host: str = "0.0.0.0"

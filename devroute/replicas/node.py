@@ -93,6 +93,10 @@ class NodeUpstream:
         wire = b"".join((start, end, self._line, rest))
         return RequestHead(head.method, head.target, head.framing, head.length, wire)
 
+    @property
+    def responded_just_now(self) -> bool:
+        return False  # only its owner knows
+
     async def check_reachable(self, seconds: float) -> None:
         """Have the owner ask the laptop. Without a connection to it nothing is known: a sidecar may have one.
         Raises LaptopOffline, or what the owner found."""

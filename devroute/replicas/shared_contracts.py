@@ -27,8 +27,8 @@ AT_ONCE: Final = 50
 
 
 class SharedContracts:
-    """Implements devroute.proxy.control.contracts.ContractStore. The holder of `_lock` alone changes what is
-    known of the key."""
+    """Implements devroute.proxy.control.contract_store.ContractStore. The holder of `_lock` alone changes
+    what is known of the key."""
 
     def __init__(self, names: NamedContracts, store: Store, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives seconds since the epoch."""

@@ -1,7 +1,7 @@
 """Where a request goes: contract, policy and registered laptops make a decision. Pure.
 
 Never resolves a name or connects. A decision with an `address` holds only if that can be reached:
-proxy/control/api.py connects to it, and calls `Decision.unreachable` if that fails.
+proxy/control/sidecars.py connects to it, and calls `Decision.unreachable` if that fails.
 """
 
 from collections.abc import Callable, Sequence

@@ -90,15 +90,19 @@ class TunnelUpstream:
     def unreserve(self) -> None:
         self._link.delayed -= 1
 
+    @property
+    def responded_just_now(self) -> bool:
+        return self._link.heartbeat.idle < FRESH_SECONDS
+
     async def check_reachable(self, seconds: float) -> None:
         """Ping the laptop, unless it was received from just now: one that fell asleep or lost its network
         could not close its link. Raises LaptopOffline.
 
         If its last round trip was much shorter than `seconds`, no PONG within `seconds` means that it is
         gone; else it is given GONE_SECONDS."""
-        heartbeat = self._link.heartbeat
-        if heartbeat.idle < FRESH_SECONDS:
+        if self.responded_just_now:
             return
+        heartbeat = self._link.heartbeat
         usual = heartbeat.round_trip
         try:
             async with asyncio.timeout(seconds):

@@ -139,5 +139,9 @@ class Reservable(Protocol):
 class ProbedUpstream(Upstream, Protocol):
     """An upstream that can become unreachable without notice, as a laptop that falls asleep."""
 
+    @property
+    def responded_just_now(self) -> bool:
+        """Whether check_reachable would wait for nothing."""
+
     async def check_reachable(self, seconds: float) -> None:
         """Wait up to so many seconds for a sign that the upstream is reachable. Raises LaptopOffline."""

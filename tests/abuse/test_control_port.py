@@ -11,15 +11,10 @@ from aiohttp import web
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.proxy.control import http
 from devroute.proxy.control.api import _errors_as_json
-from devroute.proxy.control.http import (
-    MAX_BODY_BYTES,
-    MAX_FIELD_BYTES,
-    MAX_FIELDS,
-    connections,
-    create_runner,
-)
-from devroute.proxy.control.listener import MAX_HTTP_HEAD, ControlListener
+from devroute.proxy.control.http import connections, create_runner
+from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tunnels import Tunnels
+from devroute.proxy.ports.limits import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_HTTP_HEAD
 from devroute.routing.registry import Registry
 
 PATIENCE = 5.0

@@ -13,7 +13,8 @@ from devroute.auth.tokens import Tokens, new_token
 from devroute.cli.main import run
 from devroute.contract.target import Address
 from devroute.policy.policy import Policy
-from devroute.proxy.control.api import Control, create_app
+from devroute.proxy.control.api import create_app
+from devroute.proxy.control.control import Control
 from devroute.proxy.control.http import create_runner
 from devroute.routing.registry import Registry
 

@@ -23,7 +23,8 @@ from devroute.cli.table import table
 from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, NameTaken
 from devroute.policy.policy import Policy
-from devroute.proxy.control.api import Control, create_app
+from devroute.proxy.control.api import create_app
+from devroute.proxy.control.control import Control
 from devroute.proxy.control.http import create_runner
 from devroute.proxy.settings import ProxySettings
 from devroute.routing.decision import LaptopService

@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from devroute import __version__
 from devroute.metrics import table
-from devroute.metrics.exposition import Series, build_info, expose, wants_openmetrics
+from devroute.metrics.exposition import expose, wants_openmetrics
 from devroute.metrics.instruments import Histogram
+from devroute.metrics.series import Series, build_info
 from devroute.metrics.table import BY_LAPTOP, HTTP_BUCKETS, PROCESS, TABLE, labels_of
 from tests.support.prometheus import needs_promtool
 

@@ -12,8 +12,9 @@ from devroute.contract.target import Address
 from devroute.errors import DevrouteError, TokenInvalid
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
-from devroute.proxy.control.listener import HEAD_SECONDS, ControlListener
+from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tunnels import Permit, Tunnels
+from devroute.proxy.ports.limits import HEAD_SECONDS
 from devroute.routing.registry import Registry
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.dial import dial

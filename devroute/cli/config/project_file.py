@@ -10,13 +10,14 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from devroute.agent.settings import file_paths
 from devroute.cli.config.credentials import Source
 from devroute.errors import ConfigInvalid
-from devroute.inspector.rules.settings import RuleSettings
 from devroute.quoting import quote
+
+if TYPE_CHECKING:  # the proxy's settings are read without those of the agent
+    from devroute.inspector.rules.settings import RuleSettings
 
 #: A list of permissions, so that every new setting is refused until it is added here.
 PERMITTED: Final = frozenset({
@@ -61,6 +62,8 @@ def check(key: str, value: object, source: str) -> None:
 def _check_paths(key: str, value: object, source: str) -> None:
     """Raises ConfigInvalid for a file elsewhere. What is no list of paths is left for the validation of
     settings."""
+    from devroute.agent.settings import file_paths
+
     with suppress(ValueError):
         for path in file_paths(value):
             if path.is_absolute() or path.drive or ".." in path.parts:
@@ -70,7 +73,7 @@ def _check_paths(key: str, value: object, source: str) -> None:
                 )
 
 
-def check_rules(rules: Iterable[RuleSettings], source: str) -> None:
+def check_rules(rules: "Iterable[RuleSettings]", source: str) -> None:
     """Raises ConfigInvalid for a response from a file that is not in the folder of the repository's file, or
     is hidden: .env and .git/config hold secrets of the user's, not of the repository."""
     here = Path.cwd().resolve()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from devroute.agent.settings import AgentSettings, ClientSettings
 from devroute.auth.tls import is_exposed
 from devroute.cli.config import project_file
 from devroute.cli.config.credentials import Source as Source
@@ -20,11 +19,11 @@ from devroute.cli.config.names import COMMAND_LINE, ENV_PREFIX, ENVIRONMENT
 from devroute.contract.service_spec import with_direct
 from devroute.contract.target import Malformed
 from devroute.errors import ConfigInvalid
-from devroute.inspector.rules.settings import read_rules
 from devroute.quoting import quote
 from devroute.settings import Settings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # of the settings of agent and proxy, a command needs one: each takes 20 ms to import
+    from devroute.agent.settings import AgentSettings, ClientSettings
     from devroute.proxy.settings import ProxySettings
 
 #: Settings that no single variable can hold; DEVROUTE_SERVICES is a list.
@@ -43,6 +42,8 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
     document, node = read_document(text, source)  # its errors quote nothing: the file may hold a token
     if document is None:
         return Source(source, {})
+    from devroute.agent.settings import AgentSettings
+
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise ConfigInvalid(f"{source}: write one setting per line, such as server: https://devroute.example")
     known = {*AgentSettings.model_fields, "proxy"} - _NOT_IN_A_FILE
@@ -54,6 +55,8 @@ def read_file(text: str, source: str, *, own: bool = True) -> Source:
         if not own:
             project_file.check(key, document[key], source)
     if document.get("rules") is not None:
+        from devroute.inspector.rules.settings import read_rules
+
         rules = read_rules(document["rules"], lambda index: f"{source}:{line_of(node, 'rules', index)}")
         if not own:
             project_file.check_rules(rules, source)
@@ -78,14 +81,18 @@ def read_environment(environment: Mapping[str, str]) -> Source:
 _S = TypeVar("_S", bound=Settings)
 
 
-def given_settings(sources: Iterable[Source]) -> AgentSettings:
+def given_settings(sources: Iterable[Source]) -> "AgentSettings":
     """For commands that need no complete settings. Raises ConfigInvalid."""
+    from devroute.agent.settings import AgentSettings
+
     return _bound(AgentSettings, sources)
 
 
-def server_settings(sources: Iterable[Source]) -> ClientSettings:
+def server_settings(sources: Iterable[Source]) -> "ClientSettings":
     """For `login` and `logout`, which need a server and no token. Raises ConfigInvalid and
     ServerNotConfirmed."""
+    from devroute.agent.settings import ClientSettings
+
     sources = list(sources)
     settings = _bound(ClientSettings, sources)
     if not settings.server:
@@ -97,9 +104,11 @@ def server_settings(sources: Iterable[Source]) -> ClientSettings:
     return settings
 
 
-def client_settings(sources: Iterable[Source]) -> ClientSettings:
+def client_settings(sources: Iterable[Source]) -> "ClientSettings":
     """For `ls` and `status`; sources in order of precedence. Raises ServerNotConfirmed, and ConfigInvalid
     naming source and field."""
+    from devroute.agent.settings import ClientSettings
+
     sources = list(sources)
     settings = _bound(ClientSettings, sources)
     _require(settings)
@@ -107,9 +116,11 @@ def client_settings(sources: Iterable[Source]) -> ClientSettings:
     return settings
 
 
-def agent_settings(sources: Iterable[Source]) -> AgentSettings:
+def agent_settings(sources: Iterable[Source]) -> "AgentSettings":
     """For `up`; sources in order of precedence. Raises ConfigInvalid naming source and field, and
     ServerNotConfirmed."""
+    from devroute.agent.settings import AgentSettings
+
     sources = list(sources)
     settings = _bound(AgentSettings, sources)
     _require(settings, services=settings.services or settings.reaches)
@@ -133,9 +144,11 @@ def agent_settings(sources: Iterable[Source]) -> AgentSettings:
     return settings
 
 
-def reach_settings(sources: Iterable[Source]) -> AgentSettings:
+def reach_settings(sources: Iterable[Source]) -> "AgentSettings":
     """For `reach`, which offers no service, whatever a file says; sources in order of precedence. Raises
     ConfigInvalid naming source and field, and ServerNotConfirmed."""
+    from devroute.agent.settings import AgentSettings
+
     sources = list(sources)
     settings = _bound(AgentSettings, sources)
     _require(settings)
@@ -159,7 +172,7 @@ _OF_SERVICES = (
 )
 
 
-def _check_rules(settings: AgentSettings) -> None:
+def _check_rules(settings: "AgentSettings") -> None:
     if settings.rules and settings.direct is not None:
         raise ConfigInvalid(
             "rules have no effect with direct: the mesh's requests do not pass this process",
@@ -181,7 +194,7 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def _require(settings: ClientSettings, **more: object) -> None:
+def _require(settings: "ClientSettings", **more: object) -> None:
     """Raises ConfigInvalid that names all missing settings at once, each with its remedy."""
     given = {"server": settings.server, "token": settings.has_credential, **more}
     missing = [name for name, value in given.items() if not value]
@@ -196,7 +209,7 @@ def _require(settings: ClientSettings, **more: object) -> None:
 
 def proxy_settings(sources: Iterable[Source]) -> "ProxySettings":
     """For `proxy`; sources in order of precedence. Raises ConfigInvalid naming source and field."""
-    from devroute.proxy.settings import ProxySettings  # not for a laptop's commands: it takes 20 ms
+    from devroute.proxy.settings import ProxySettings
 
     settings = _build(ProxySettings, sources)
     if (settings.tls_cert is None) is not (settings.tls_key is None):
@@ -234,7 +247,7 @@ def _check_login(settings: "ProxySettings") -> None:
         )
 
 
-_C = TypeVar("_C", bound=ClientSettings)
+_C = TypeVar("_C", bound="ClientSettings")
 
 
 def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
@@ -246,7 +259,7 @@ def _bound(model: type[_C], sources: Iterable[Source]) -> _C:
     return settings
 
 
-def check_not_exposed(settings: ClientSettings) -> None:
+def check_not_exposed(settings: "ClientSettings") -> None:
     """Raises ConfigInvalid where a token would be sent over plain http."""
     if is_exposed(settings.server) and not settings.insecure_plain_http:
         raise ConfigInvalid(
@@ -284,13 +297,15 @@ def _as_given(field: str, source: str) -> str:
 
 
 def _section(model: type[_S], name: str, values: Mapping[str, object]) -> Mapping[str, object]:
-    """The proxy's settings are under `proxy:` in files, and at the top in flags and environment."""
-    section = None if issubclass(model, ClientSettings) else values.get("proxy")
+    """The settings that a source has for this model: those of a section where it has that."""
+    section = None if model.section is None else values.get(model.section)
     if section is None:
         return values
     if not isinstance(section, Mapping):
-        raise ConfigInvalid(f"{name}: proxy: write one setting per line below it, such as data_port: 8080")
+        raise ConfigInvalid(
+            f"{name}: {model.section}: write one setting per line below it, such as data_port: 8080"
+        )
     for key in section:
         if key not in model.model_fields:
-            raise ConfigInvalid(f"{name}: proxy: there is no setting {quote(str(key))}")
+            raise ConfigInvalid(f"{name}: {model.section}: there is no setting {quote(str(key))}")
     return section

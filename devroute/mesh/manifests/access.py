@@ -29,7 +29,7 @@ from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
 
-#: Paths of the control port, as devroute/proxy/control/api.py, devroute/proxy/control/listener.py and
+#: Paths of the control port, as sidecars.py, api.py and listener.py of devroute/proxy/control, and
 #: devroute/proxy/dashboard/handlers.py serve them.
 QUESTION_PATHS = ("/resolve", "/contract")
 REPORT_PATHS = ("/trace", "/compare")

@@ -7,7 +7,7 @@ replicas/shared_contracts.py where replicas keep them.
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,42 +18,13 @@ from devroute.contract.name import is_named, parse_name
 from devroute.contract.trace_id import split_trace
 from devroute.errors import ContractInvalid, ContractUntrusted, DevrouteError, RequestMalformed
 from devroute.policy.policy import Policy, permit_contract
+from devroute.proxy.control.contract_store import ContractStore
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
 from devroute.routing.named_contracts import DEFAULT_TTL_S, MAX_TTL_S, NamedContract, NamedContracts
 from devroute.timestamps import rfc3339
 
 #: The paths, for the application and for its clients.
 PATH: Final = "/api/contracts"
-
-
-class ContractStore(Protocol):
-    """Where saved contracts are kept."""
-
-    async def save(self, draft: NamedContract, *, admin: bool) -> NamedContract | None:
-        """Returns what it has replaced. Raises ContractNotOwned, TooManyContracts or ContractsUnavailable."""
-
-    async def delete(self, name: str, subject: str, *, admin: bool) -> NamedContract:
-        """Returns what it was. Raises ContractUnknown, ContractNotOwned or ContractsUnavailable."""
-
-
-class LocalContracts:
-    """A ContractStore that is this process's memory."""
-
-    def __init__(self, names: NamedContracts, clock: Callable[[], float] = time.time) -> None:
-        self._names = names
-        self._clock = clock
-
-    async def save(self, draft: NamedContract, *, admin: bool) -> NamedContract | None:
-        before = self._names.permit_save(draft, self._clock(), admin=admin)
-        self._names.put(draft)
-        return before
-
-    async def delete(self, name: str, subject: str, *, admin: bool) -> NamedContract:
-        now = self._clock()
-        found = self._names.find(name, now)
-        self._names.permit_change(name, subject, now, admin=admin)
-        self._names.remove(name, now)
-        return found
 
 
 class _Saving(BaseModel):

@@ -1,10 +1,11 @@
-"""The control port's HTTP: aiohttp with this port's limits, and every error as JSON with a code.
+"""aiohttp at the control port: with this port's limits, every error as JSON with a code, and the handlers of
+other programs' requests.
 
-Owns no route. proxy/control/listener.py reads the first head of a connection before aiohttp gets it.
+Owns no route. What a connection asks for first decides whether aiohttp gets it (proxy/control/listener.py).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
@@ -14,26 +15,18 @@ from aiohttp.http_exceptions import LineTooLong
 
 from devroute.auth.identity import PeerCertificate
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
-from devroute.http.error_response import error_body, error_headers, http1_error
+from devroute.http.error_response import http1_error
 from devroute.http.http1.request import check_partial_head
-
-#: Bytes of one header field: a contract has 8 KiB, and baggage may carry it once more among other members;
-#: Envoy itself takes 60 KiB of headers.
-MAX_FIELD_BYTES: Final = 64 * 1024
-#: Bytes of a head: a contract, and baggage that repeats it among other members.
-MAX_HTTP_HEAD: Final = 128 * 1024
-#: Seconds for a head to arrive, and for the token of a tunnel's to be verified.
-HEAD_SECONDS: Final = 10.0
-#: Fields of one head: Envoy's own default is 100.
-MAX_FIELDS: Final = 128
-#: No request of a sidecar, an agent or the CLI has a larger body; a larger one is not read.
-MAX_BODY_BYTES: Final = 64 * 1024
-#: For a whole request, its body included. Only /resolve waits for something else: a connection to a target.
-REQUEST_SECONDS: Final = 20.0
-#: For reading the rest of a body after the response (RFC 9112 §9.6).
-LINGER_SECONDS: Final = 2.0
-#: Longer than the hour for which Envoy keeps an idle connection: closing it first could lose a request.
-KEEP_ALIVE_SECONDS: Final = 3630.0
+from devroute.proxy.ports import message
+from devroute.proxy.ports.limits import (
+    HEAD_SECONDS,
+    KEEP_ALIVE_SECONDS,
+    LINGER_SECONDS,
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    MAX_HTTP_HEAD,
+)
+from devroute.proxy.ports.routes import Handler, Routes
 
 _OPTIONS: Final[dict[str, Any]] = {
     "access_log": None,
@@ -167,7 +160,40 @@ def peer_certificate(request: web.Request) -> PeerCertificate | None:
 
 
 def error_response(error: DevrouteError, *, close: bool = False) -> web.Response:
-    response = web.Response(body=error_body(error), status=error.status, headers=error_headers(error))
-    if close:
-        response.force_close()
-    return response
+    return sent(message.error_response(error, close=close))
+
+
+def failure(error: Exception, path: str) -> web.Response:
+    """As that of ports/message.py."""
+    return sent(message.failure(error, path))
+
+
+def shared_routes(routes: Routes) -> list[web.RouteDef]:
+    """What ports/connection.py serves, for a connection that is aiohttp's already."""
+    return [
+        web.route(method, path, _adapted(handler))
+        for method, path, handler in routes
+        if method != "HEAD"  # comes with GET
+    ]
+
+
+def _adapted(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def respond(request: web.Request) -> web.Response:
+        transport = request.transport
+        over_tls = transport is None or transport.get_extra_info("sslcontext") is not None
+        body = await request.read()
+        outcome = handler(
+            message.Request(
+                request.method, request.path, request.raw_headers, body, request.remote, over_tls=over_tls
+            )
+        )
+        return sent(outcome if isinstance(outcome, message.Response) else await outcome)
+
+    return respond
+
+
+def sent(response: message.Response) -> web.Response:
+    sent = web.Response(body=response.body or None, status=response.status, headers=response.fields)
+    if response.close:
+        sent.force_close()
+    return sent

@@ -1,10 +1,10 @@
-"""The control port's connections until their first head is read: upgrades of GET /tunnel become links,
-everything else goes to aiohttp, which then has the connection for good.
+"""The control port's connections until their first head is read: upgrades of GET /tunnel become links, what
+sidecars ask goes to ports/connection.py, everything else to aiohttp, which then has the connection for good.
 """
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 import structlog
@@ -13,8 +13,12 @@ from devroute import descriptors
 from devroute.errors import DevrouteError, HeadTooLarge, RequestTimeout
 from devroute.http.error_response import http1_error
 from devroute.http.http1.request import check_partial_head
-from devroute.proxy.control.http import HEAD_SECONDS, MAX_HTTP_HEAD
+from devroute.proxy.control.control import PORT
 from devroute.proxy.control.tunnels import Tunnels
+from devroute.proxy.ports.connection import Port
+from devroute.proxy.ports.heads import path_of
+from devroute.proxy.ports.limits import HEAD_SECONDS, MAX_HTTP_HEAD
+from devroute.proxy.ports.routes import Routes
 from devroute.tasks import TaskOwner
 from devroute.token_bucket import TokenBucket
 from devroute.tunnel.protocol.websocket import accept_upgrade, split_head
@@ -35,13 +39,16 @@ log = structlog.stdlib.get_logger("devroute.tunnel")
 
 @dataclass(kw_only=True, eq=False)
 class ControlListener:
-    """The factory of the port's protocols, and what they share. `http()` makes aiohttp's protocol."""
+    """The factory of the port's protocols, and what they share. `http()` makes aiohttp's protocol; `routes`
+    are served without it."""
 
     http: Callable[[], asyncio.BaseProtocol]
     tunnels: Tunnels
+    routes: Routes = field(default_factory=lambda: Routes(PORT))
     head_seconds: float = HEAD_SECONDS
 
     def __post_init__(self) -> None:
+        self.port = Port(self.routes, self.http)
         self.waiting: set[FirstHead] = set()
         self.tasks = TaskOwner()
         self.log_allowance = TokenBucket(LOGGED_BURST, LOGGED_PER_SECOND, asyncio.get_running_loop().time())
@@ -50,11 +57,16 @@ class ControlListener:
         return FirstHead(self, asyncio.get_running_loop())
 
     async def close(self) -> None:
-        """Abort the connections whose first head is not complete, and close all tunnels."""
+        """Abort the connections whose first head is not complete; close sidecars' ones, and all tunnels."""
         for connection in list(self.waiting):
             connection.transport.abort()
         await self.tasks.close()
+        await self.port.close()
         await self.tunnels.close()
+
+    def tick(self, now: float) -> None:
+        """Enforce timeouts; to be called about once a second."""
+        self.port.tick(now)
 
 
 class FirstHead(asyncio.Protocol):
@@ -103,7 +115,7 @@ class FirstHead(asyncio.Protocol):
                     check_partial_head(read)
                 return
             if not for_tunnel:
-                self._hand_over(self._listener.http(), read)
+                self._pass_on(read, end)
                 return
             head = split_head(read[:end])
             response = accept_upgrade(head, self._listener.tunnels.upgrade_fields)
@@ -135,6 +147,16 @@ class FirstHead(asyncio.Protocol):
         self._hand_over(link, b"")
         self.transport.resume_reading()
         link.feed(self._read)
+
+    def _pass_on(self, read: bytes, end: int) -> None:
+        """To a server of HTTP. Raises RequestMalformed: aiohttp is not loaded for what is no request."""
+        port = self._listener.port
+        if path_of(read) in port.routes:
+            self._release()
+            port.accept().adopt(self.transport, read)
+            return
+        check_partial_head(read[:end].lstrip(b"\r\n"))
+        self._hand_over(self._listener.http(), read)
 
     def _hand_over(self, protocol: asyncio.BaseProtocol, read: bytes) -> None:
         self._release()

@@ -1,8 +1,8 @@
 """The control port over TLS, for laptops. Owns its sockets and the change to renewed certificates: a new
 listener takes over the same sockets, so that no connection is refused and open tunnels go on.
 
-Sidecars use the plain port, since the mesh encrypts their traffic; proxy/control/api.py serves them there
-only.
+Sidecars use the plain port, since the mesh encrypts their traffic; proxy/control/sidecars.py serves them
+there only.
 """
 
 import asyncio

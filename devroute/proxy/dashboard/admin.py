@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from devroute.auth.blocks import MAX_REASON, MAX_SECONDS, MIN_SECONDS, Block, Blocks
+from devroute.auth.blocks import MAX_REASON, MAX_SECONDS, MIN_SECONDS, Blocks
 from devroute.auth.identity import Identity
 from devroute.contract.target import Malformed, check_subject
 from devroute.errors import AdminRequired, NotFound, RegistrationEnded, RequestMalformed
 from devroute.policy.policy import Policy
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.dashboard.access import Access
-from devroute.proxy.dashboard.links import end_links_of
+from devroute.proxy.dashboard.links import end_blocked
 from devroute.proxy.dashboard.shared import SharedTeam
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
 
@@ -102,7 +102,7 @@ class Admin:
         if subject == identity.subject:
             raise RequestMalformed("you would lock yourself out", hint="another administrator can block you")
         block = self._blocks.add(subject, wanted.seconds, identity.subject, wanted.reason, time.time())
-        self.enforce(block)
+        end_blocked(self._tunnels, block)
         self._shared.spread_blocks()
         self._recorded(request, identity, "block", subject, wanted.reason, until=block.ends)
         return web.json_response(block.as_dict() | {"laptops": laptops})
@@ -116,10 +116,6 @@ class Admin:
         self._shared.spread_blocks()
         self._recorded(request, identity, "unblock", subject, "")
         return web.json_response({})
-
-    def enforce(self, block: Block) -> None:
-        """End what the subject has open here; pages notice by themselves."""
-        end_links_of(self._tunnels, block.subject, block.as_error())
 
     def _recorded(
         self, request: web.Request, by: Identity, action: str, of: str, reason: str, **more: Any

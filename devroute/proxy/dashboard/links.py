@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from devroute.errors import DevrouteError
+from devroute.auth.blocks import Block
 from devroute.proxy.control.tunnels import Tunnels
 
 #: Seconds after which a link's round trip is measured again while a page is open.
@@ -29,8 +29,8 @@ def measure(tunnels: Tunnels, now: float) -> None:
             link.heartbeat.ping()
 
 
-def end_links_of(tunnels: Tunnels, subject: str, error: DevrouteError) -> None:
-    """End all links of a subject, registered or not."""
+def end_blocked(tunnels: Tunnels, block: Block) -> None:
+    """End all links of a subject that is blocked, registered or not; pages notice by themselves."""
     for link, member in list(tunnels.links.items()):
-        if member.identity.subject == subject:
-            link.reject(error)
+        if member.identity.subject == block.subject:
+            link.reject(block.as_error())

@@ -23,7 +23,7 @@ from devroute.errors import (
     TargetUnreachable,
 )
 from devroute.http.message import HeadLimits, RequestHead
-from devroute.metrics.exposition import Series
+from devroute.metrics.series import Series
 from devroute.metrics.table import REACH, REACH_OPEN
 from devroute.policy.policy import Policy
 from devroute.proxy.egress.mesh_http import MeshHttp

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from devroute.metrics import table
-from devroute.metrics.exposition import Series, build_info
 from devroute.metrics.requests import ServiceSeries
+from devroute.metrics.series import Series, build_info
 from devroute.metrics.table import Metric
 from devroute.proxy.telemetry.control_metrics import ControlMetrics
 from devroute.proxy.telemetry.metrics import Metrics

@@ -3,6 +3,7 @@ writers, and reports how many lines those have lost.
 """
 
 import asyncio
+import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from devroute.downstream.sampling import Sampler
 from devroute.errors import ConfigInvalid
 from devroute.http.spans import AgentSpan
 from devroute.metrics import table
-from devroute.metrics.exposition import Series, expose
+from devroute.metrics.series import Series
 from devroute.metrics.table import Metric
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.access_log import request_log
@@ -128,6 +129,10 @@ class Telemetry:
         series = [*all_series(self.metrics, self.control, {**state, **lost}), *further]
         if self.tracing is not None:
             series += self.tracing.series()
+        # Not at a start, of which it is a tenth; for the first scrape in a thread, so that requests go on.
+        await asyncio.to_thread(importlib.import_module, "devroute.metrics.exposition")
+        from devroute.metrics.exposition import expose
+
         return await expose(accept, series, by_laptop=self.metrics.by_laptop)
 
     def status(self) -> dict[str, object]:

@@ -18,7 +18,7 @@ from devroute.downstream.context import CompletedExchange
 from devroute.downstream.sampling import Sampler
 from devroute.http.spans import AgentSpan
 from devroute.metrics import table
-from devroute.metrics.exposition import Series
+from devroute.metrics.series import Series
 from devroute.proxy.telemetry.collector import (
     INVALID,
     QUEUE_FULL,

@@ -20,7 +20,8 @@ from devroute.mesh.manifests.model import Document, NamespaceScope, ProxyService
 from devroute.mesh.manifests.outlier_detection import Protected
 from devroute.mesh.manifests.registry import Registry
 from devroute.policy.policy import Policy
-from devroute.proxy.control.api import Control, create_app
+from devroute.proxy.control.api import create_app
+from devroute.proxy.control.control import Control
 from devroute.proxy.settings import ProxySettings
 from devroute.replicas.redis_url import TIMEOUT_SECONDS
 from tests.support.paths import ROOT

@@ -17,7 +17,8 @@ from devroute.contract.target import Address
 from devroute.errors import LaptopOffline, TargetDenied, TargetUnreachable, TokenInvalid
 from devroute.http.message import RequestHead
 from devroute.policy.policy import Policy
-from devroute.proxy.control.api import Control, create_app
+from devroute.proxy.control.api import Api, create_app
+from devroute.proxy.control.control import Control
 from devroute.proxy.control.http import create_runner
 from devroute.proxy.identity_sources import login_settings
 from devroute.proxy.settings import ProxySettings
@@ -243,7 +244,7 @@ async def test_how_to_log_in_is_said_to_everyone_and_only_where_there_is_a_clien
     control = Control(
         server.directory, Policy, refuse, server.network.probe, 1.0, login=login_settings(settings)
     )
-    response = await control.login_settings(make_mocked_request("GET", "/api/login"))
+    response = await Api(control).login_settings(make_mocked_request("GET", "/api/login"))
     assert response.text is not None
     assert json.loads(response.text) == {
         "issuer": "https://id.example",

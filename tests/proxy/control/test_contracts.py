@@ -16,7 +16,8 @@ from devroute.contract.keys import Keys
 from devroute.contract.signer import SigningKey, sign
 from devroute.contract.verifier import Verifier
 from devroute.policy.policy import Policy
-from devroute.proxy.control.api import Control, create_app
+from devroute.proxy.control.api import create_app
+from devroute.proxy.control.control import Control
 from devroute.proxy.control.http import create_runner
 from devroute.routing.named_contracts import MAX_TTL_S, ContractReader, NamedContracts
 from devroute.routing.registry import Registry

@@ -7,7 +7,8 @@ import pytest
 
 from devroute.contract.target import Address
 from devroute.policy.policy import Policy
-from devroute.proxy.control.api import Control, create_app
+from devroute.proxy.control.api import create_app
+from devroute.proxy.control.control import Control
 from devroute.proxy.control.http import connections, create_runner
 from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tunnels import Tunnels

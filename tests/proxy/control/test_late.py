@@ -1,0 +1,126 @@
+"""aiohttp at the control port is loaded for its first client; those that come meanwhile wait too."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from aiohttp import web
+
+from devroute.proxy.control import http
+from devroute.proxy.control.late import LateHttp
+from tests.support.eventually import eventually
+
+NAME = "devroute_test_people"
+SOURCE = f"""
+from {__name__} import GATE
+from devroute.proxy.control.http import connections
+if not GATE.wait(20):
+    raise RuntimeError("the gate is closed")
+"""
+#: Open: the module can be imported to its end.
+GATE = threading.Event()
+REQUEST = b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+PATIENCE = 20.0
+
+
+def make(module: ModuleType) -> web.AppRunner:
+    async def respond(request: web.Request) -> web.Response:
+        return web.Response(text="late")
+
+    app = web.Application()
+    app.router.add_get("/a", respond)
+    return http.create_runner(app)
+
+
+class Port:
+    def __init__(self, late: LateHttp, server: asyncio.Server) -> None:
+        self.late = late
+        self.address = server.sockets[0].getsockname()
+
+    async def open(self, first: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*self.address)
+        writer.write(first)
+        await writer.drain()
+        return reader, writer
+
+    async def ask(self) -> bytes:
+        """All that the connection says, b"" where it is reset."""
+        reader, writer = await self.open(REQUEST)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Port]:
+    GATE.clear()
+    (tmp_path / f"{NAME}.py").write_text(SOURCE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    late = LateHttp(NAME, make)
+    server = await asyncio.get_running_loop().create_server(late, "127.0.0.1", 0)
+    yield Port(late, server)
+    GATE.set()
+    server.close()
+    await late.close()
+    sys.modules.pop(NAME, None)
+
+
+def is_being_imported() -> bool:
+    return NAME in sys.modules
+
+
+async def test_nothing_is_imported_before_a_client_comes(port: Port) -> None:
+    assert not is_being_imported()
+    GATE.set()
+    assert b"late" in await port.ask()
+    assert is_being_imported()
+
+
+async def test_clients_wait_with_what_they_have_sent_while_the_loop_goes_on(port: Port) -> None:
+    reader, writer = await port.open(REQUEST[:20])
+    await eventually(is_being_imported)
+    others = [asyncio.ensure_future(port.ask()) for _ in range(3)]
+    writer.write(REQUEST[20:])
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not any(each.done() for each in others)
+    GATE.set()
+    async with asyncio.timeout(PATIENCE):
+        assert b"late" in await reader.read()
+        assert all(b"late" in said for said in await asyncio.gather(*others))
+    assert b"late" in await port.ask()
+    writer.close()
+
+
+async def test_a_client_that_has_left_meanwhile_disturbs_none(port: Port) -> None:
+    _, writer = await port.open(REQUEST)
+    await eventually(is_being_imported)
+    writer.transport.abort()
+    other = asyncio.ensure_future(port.ask())
+    GATE.set()
+    assert b"late" in await other
+
+
+async def test_where_the_import_fails_its_clients_are_disconnected_and_the_next_one_has_it_tried_again(
+    port: Port, tmp_path: Path
+) -> None:
+    (tmp_path / f"{NAME}.py").write_text("raise RuntimeError", encoding="utf-8")
+    assert [await port.ask() for _ in range(2)] == [b"", b""]
+    GATE.set()
+    (tmp_path / f"{NAME}.py").write_text(SOURCE, encoding="utf-8")
+    assert b"late" in await port.ask()
+
+
+async def test_at_the_end_those_that_wait_are_disconnected(port: Port) -> None:
+    asking = asyncio.ensure_future(port.ask())
+    await eventually(is_being_imported)
+    await port.late.close()
+    assert await asking == b""
