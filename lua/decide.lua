@@ -39,11 +39,6 @@ local TOO_LONG = error_response(
 )
 local UNCHECKED_TTL_MS = 5000 -- between attempts of a proxy that fails, for a contract which may not concern us
 
--- The service answers, as it would if the contract were valid.
-local function unchecked(rule)
-  return { result = "service", reason = printable("the contract was not checked: " .. rule.outcome.reason) }
-end
-
 --- The contract of a request
 
 -- As a carrier holds it, decoded, and the id of its trace; else false and the outcome, since it cannot be one.
@@ -84,8 +79,9 @@ end
 
 -- Makes the header and all carriers that are written agree; the header wins. Returns the contract without its trace's id and
 -- its cache entry; or, third, the outcome of a request without a usable contract; fourth, the id; fifth, where the request
--- belongs to a trace, also by the header's value `given`, the names of what the contract came by.
-local function contract_of(headers, held, identity, given)
+-- belongs to a trace, also by another header's value `given`, the names of what the contract came by. `parent` is the
+-- request's traceparent.
+local function contract_of(headers, held, identity, given, parent)
   local raw, trace, carrier = headers:get(CONTRACT), nil, nil
   local entry = raw and identity.known[raw]
   if raw == nil then
@@ -108,7 +104,7 @@ local function contract_of(headers, held, identity, given)
   end
   entry = entry or identity.known[raw] or remember(identity, raw)
   carriers.write(held, entry.values, entry.kept, carrier)
-  if settings.parent ~= nil and headers:get(TRACEPARENT) == nil then
+  if settings.parent ~= nil and parent == nil then
     add_parent(headers)
   end
   return raw, entry, nil, trace, arrived
@@ -203,16 +199,15 @@ end
 
 --- Traces
 
--- The id of the trace that the request belongs to (`devroute trace`), else nil; `carried` is the one in its contract.
--- Second, whether traceparent alone had it: front_traced.lua has left it in the header.
-local function trace_of(held, given, carried)
+-- The id of the trace that the request belongs to (`devroute trace`), else nil; `carried` is the one in its contract, and
+-- `noted` the one in its traceparent. Second, whether that alone had it.
+local function trace_of(held, given, carried, noted)
   local baggage = carriers.text(held, "baggage")
   local trace = is_trace(given) and given or carried or (baggage and member_of(baggage, BAGGAGE_TRACE))
   if is_trace(trace) then
     return trace, false
   end
-  trace = given and given:match("^" .. TRACEPARENT .. " (%x+)$")
-  return is_trace(trace) and trace or nil, true
+  return noted, true
 end
 
 -- Any client may send a traceparent, so those without a contract are reported up to a rate.
@@ -350,7 +345,10 @@ local function checked(handle, identity, raw, entry, valid)
     return rule.outcome
   elseif rule.failed then
     entry.expires = entry.since + UNCHECKED_TTL_MS
-    return valid == entry.outcome and unchecked(rule) or valid
+    if valid ~= entry.outcome then
+      return valid
+    end -- else the service answers, as it would if the contract were valid
+    return { result = "service", reason = printable("the contract was not checked: " .. rule.outcome.reason) }
   end
   entry.unclear = false
   return valid
@@ -404,9 +402,10 @@ local function decide(handle)
   local identity = identity_for(info)
   local headers = handle:headers()
   local held = carriers.of(headers)
-  local given = headers:get(TRACE)
-  local raw, entry, outcome, carried, arrived = contract_of(headers, held, identity, given)
-  local trace, by_traceparent = trace_of(held, given, carried)
+  local given, parent = headers:get(TRACE), headers:get(TRACEPARENT)
+  local noted = TRACE_ID.of_parent(parent)
+  local raw, entry, outcome, carried, arrived = contract_of(headers, held, identity, given or noted, parent)
+  local trace, by_traceparent = trace_of(held, given, carried, noted)
   if outcome == nil then
     outcome = outcome_of(handle, info, headers, held, identity, raw, entry)
   end

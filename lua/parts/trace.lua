@@ -16,6 +16,16 @@ local function is_trace(text)
   return text ~= nil and #text == 32 and not text:find("[^%da-f]")
 end
 
+-- The id in a traceparent (W3C Trace Context), if it is that of a trace of `devroute trace`, else nil. So a trace shows
+-- services that a caller called without the contract, too.
+function TRACE_ID.of_parent(parent)
+  if parent == nil or parent:find(TRACED_PARENT, 1, true) ~= 1 then
+    return nil
+  end
+  local id = parent:sub(4, 35)
+  return is_trace(id) and id or nil
+end
+
 -- The contract without a trace's id, and the id; the text itself and nil if it has none.
 local function split_trace(text)
   local at = text:find(BAGGAGE_TRACE, 1, true)

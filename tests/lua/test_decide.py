@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devroute.contract.trace_id import with_trace
+from devroute.contract.trace_id import ID_PREFIX, with_trace
 from devroute.errors import ContractUnknown
 from devroute.http.baggage import member_value
 from devroute.mesh.manifests import lua
@@ -788,6 +788,9 @@ def test_only_white_space_between_tokens_is_dropped(json_: str, compact: str) ->
 # --- traces ------------------------------------------------------------------------------------------------
 
 TRACE = "0123456789abcdef" * 2
+#: As `devroute trace` makes one, and a traceparent with it.
+TRACED = f"{ID_PREFIX}{TRACE[8:]}"
+PARENT = f"00-{TRACED}-0123456789abcdef-01"
 
 
 @pytest.mark.parametrize("mark", [{"x_devroute_trace": TRACE}, {"baggage": f"a=b,devroute-trace={TRACE}"}])
@@ -840,36 +843,55 @@ def test_a_report_names_what_the_contract_came_by_and_the_client(
 
 
 def test_traceparent_alone_shows_that_the_contract_or_the_id_was_lost(worker: Worker) -> None:
-    noted = f"traceparent {TRACE}"
-    handle = worker.request(x_devroute_trace=noted, baggage="a=b")
+    handle = worker.request(traceparent=PARENT, baggage="a=b")
     assert (handle["result"], handle.sent("x-devroute-trace"), handle.sent("baggage")) == ("", None, "a=b")
-    second = worker.request('{"foo":"x"}', x_devroute_trace=noted)
-    assert second.sent("x-devroute") == with_trace('{"foo":"x"}', TRACE), "found again for those behind"
-    third = worker.request(with_trace('{"foo":"x"}', TRACE), x_devroute_trace=noted)
-    assert third.sent("x-devroute-trace") == TRACE
+    second = worker.request('{"foo":"x"}', traceparent=PARENT)
+    assert second.sent("x-devroute") == with_trace('{"foo":"x"}', TRACED), "found again for those behind"
+    third = worker.request(with_trace('{"foo":"x"}', TRACED), traceparent=PARENT)
+    assert third.sent("x-devroute-trace") == TRACED
     reported = [(each.get("x-devroute-trace-source"), each.get("x-devroute")) for each in worker.reported]
     assert reported == [("traceparent", None), ("traceparent", '{"foo":"x"}'), (None, '{"foo":"x"}')]
-    assert {each["x-devroute-trace"] for each in worker.reported} == {TRACE}
+    assert {each["x-devroute-trace"] for each in worker.reported} == {TRACED}
 
 
 def test_traced_requests_without_a_contract_are_reported_up_to_a_rate(worker: Worker) -> None:
     for moment in (0, 500, 1000):
         worker.now = 1_000_000 + moment
         for _ in range(30):
-            worker.request(x_devroute_trace=f"traceparent {TRACE}")
+            worker.request(traceparent=PARENT)
     assert len(worker.reported) == 40
 
 
-def test_the_front_notes_the_id_in_traceparent_unless_the_request_has_one() -> None:
-    front = envoy.Worker(lua.source("front_traced"))
-    handle = front.request(traceparent=f"00-{TRACE}-0123456789abcdef-01")
-    assert (handle.sent("x-devroute-trace"), handle.cleared, handle["result"]) == (
-        f"traceparent {TRACE}",
-        True,
-        "",
-    )
-    handle = front.request(traceparent=f"00-{TRACE}-0123456789abcdef-01", x_devroute_trace="0" * 32)
-    assert handle.sent("x-devroute-trace") == "0" * 32
+def test_an_id_of_the_request_s_own_precedes_the_one_in_traceparent(worker: Worker) -> None:
+    worker.request(traceparent=PARENT, x_devroute_trace=TRACE)
+    worker.request(traceparent=PARENT, baggage=f"devroute-trace={TRACE}")
+    reported = [(each["x-devroute-trace"], each.get("x-devroute-trace-source")) for each in worker.reported]
+    assert reported == [(TRACE, None), (TRACE, None)]
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        f"00-{TRACE}-0123456789abcdef-01",
+        PARENT.replace(TRACED, TRACED.upper()),
+        PARENT.replace(TRACED, f"{TRACED[:-1]}-"),
+        f"00-{TRACED[:20]}",
+        f"01-{PARENT}",
+    ],
+)
+def test_no_other_traceparent_belongs_to_a_trace(worker: Worker, parent: str) -> None:
+    worker.request('{"foo":"x"}', traceparent=parent)
+    assert worker.reported == []
+
+
+def test_what_the_first_filter_of_before_noted_of_a_trace_goes_no_further(worker: Worker) -> None:
+    """An older listener, which drains, runs this Lua behind its own first filter."""
+    noted = f"traceparent {TRACED}"
+    handle = worker.request(traceparent=PARENT, x_devroute_trace=noted)
+    assert handle.sent("x-devroute-trace") is None
+    handle = worker.request('{"foo":"x"}', traceparent=PARENT, x_devroute_trace=noted)
+    assert handle.sent("x-devroute-trace") == TRACED
+    assert [each["x-devroute-trace"] for each in worker.reported] == [TRACED, TRACED]
 
 
 def test_many_traces_of_a_contract_share_its_decision(worker: Worker) -> None:

@@ -18,6 +18,7 @@ from devroute.contract.conditions import MAX_LIST, MAX_TEXT
 from devroute.contract.grammar import MAX_BYTES, MAX_ENTRIES
 from devroute.contract.options import MAX_DURATION_S
 from devroute.contract.target import MAX_HOST, MAX_LABEL
+from devroute.contract.trace_id import ID_PREFIX
 from devroute.errors import (
     CallerDenied,
     ContractInvalid,
@@ -41,6 +42,8 @@ COPIED: Final = "copy"
 EDGE_DONE: Final = "done"
 #: The filter state in which a sidecar's filters find the services of the request's own cluster.
 OWN_SERVICES: Final = "devroute.services"
+#: What a traceparent begins with that has the id of a trace of `devroute trace`.
+TRACED_PARENT: Final = f"00-{ID_PREFIX}"
 #: Traces of which a workload keeps the contract for the requests that it sends, and for how many seconds.
 KEPT_TRACES: Final = 4096
 KEPT_SECONDS: Final = 60
@@ -60,6 +63,7 @@ _SHARED: Final[dict[str, Constant]] = {
     "COPIED": COPIED,
     "EDGE_DONE": EDGE_DONE,
     "OWN_SERVICES": OWN_SERVICES,
+    "TRACED_PARENT": TRACED_PARENT,
     "VERSION_LINE": resolve_codec.VERSION_LINE,
     "MAX_RESPONSE": resolve_codec.MAX_BYTES,
     "MAX_TTL_MS": TTL_MS,

@@ -32,7 +32,6 @@ from devroute.mesh.manifests.patches import (
 from devroute.mesh.manifests.sidecar_routes import (
     COMPARE,
     FILTER,
-    TRACED,
     Names,
     contract_routes,
     copied_route,
@@ -115,11 +114,7 @@ def _own_services() -> Document:
 
 def _front() -> Document:
     """The first filter: has the route chosen again, wherever it is turned on."""
-    return {
-        "@type": LUA_TYPE,
-        "default_source_code": {"inline_string": lua.source("front")},
-        "source_codes": {TRACED: {"inline_string": lua.source(TRACED)}},
-    }
+    return {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source("front")}}
 
 
 def _code(entry: str, settings: Settings) -> Document:

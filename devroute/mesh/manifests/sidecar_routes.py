@@ -7,7 +7,6 @@ decision alone (or, for shadow traffic, a share of all).
 from typing import NamedTuple
 
 from devroute import headers
-from devroute.contract.trace_id import ID_PREFIX
 from devroute.http import carriers as known
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.model import Carriers, Document, ProxyService
@@ -23,8 +22,6 @@ from devroute.mesh.manifests.patches import (
 FILTER = headers.METADATA
 #: The entry of `lua/` that the filter runs on responses to copied requests, where the route says so.
 COMPARE = "compare"
-#: The entry that the first filter runs where `traceparent` has the id of a trace.
-TRACED = "front_traced"
 #: Decisions that lead to the cluster, or send a copy to the one, that the Lua names. All others fall to the
 #: service's own route.
 ELSEWHERE = ("mirror", "version")
@@ -143,10 +140,8 @@ def _ask_route(name: str, carried: list[Document], names: Names) -> Document:
 def _traced_route(names: Names) -> Document:
     """The same for requests of a trace, with or without a contract: a prefix is as cheap to test as whether a
     header is present. Without a contract nothing else comes of it than a report."""
-    of_trace = [{"name": headers.TRACEPARENT, "string_match": {"prefix": f"00-{ID_PREFIX}"}}]
-    route = _ask_route("devroute-ask-trace", of_trace, names)
-    route["typed_per_filter_config"] |= {names.front: turned_on({"@type": LUA_ROUTE_TYPE, "name": TRACED})}
-    return route
+    of_trace = [{"name": headers.TRACEPARENT, "string_match": {"prefix": lua.TRACED_PARENT}}]
+    return _ask_route("devroute-ask-trace", of_trace, names)
 
 
 def _on() -> Document:

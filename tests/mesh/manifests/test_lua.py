@@ -11,7 +11,6 @@ from tests.support.paths import ROOT
 
 ENTRIES = (
     "front",
-    "front_traced",
     "decide",
     "shadow",
     "compare",
