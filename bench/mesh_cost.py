@@ -21,6 +21,7 @@ from bench.processes import Stage, free_ports, stage
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio import gateway, sidecar
 from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.rules import RELEASES, Release
 from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_filter
@@ -83,8 +84,17 @@ def plain(app: int, control: int) -> Document:
 
 def shipped(app: int, control: int) -> Document:
     """Gate A: routes enable filters that are disabled."""
+    return _patched(app, control, RELEASES[-1])
+
+
+def lua_in_front(app: int, control: int) -> Document:
+    """The same with the first filter in Lua, as releases have it whose Envoy has none of its own."""
+    return _patched(app, control, RELEASES[0])
+
+
+def _patched(app: int, control: int, release: Release) -> Document:
     shape, configuration = _sidecar(app, control)
-    return apply([envoy_filter(MeshScope())], shape, configuration)
+    return apply([envoy_filter(MeshScope())], shape, configuration, release)
 
 
 def idle_filter(app: int, control: int) -> Document:
@@ -187,7 +197,9 @@ CASES = (
     Case("no contract, Lua in every chain", plain, ungated),
     Case("names another service", plain, shipped, "other", 0.95),
     Case("names another service, Lua that does nothing", plain, empty_lua, "other"),
+    Case("names another service, first filter in Lua", plain, lua_in_front, "other"),
     Case("detour", plain, shipped, "ours", 0.85),
+    Case("detour, first filter in Lua", plain, lua_in_front, "ours"),
     Case("detour, 30 entries", plain, shipped, "thirty", 0.80),
     Case("gateway, nothing of ours", plain_gateway, edge),
 )

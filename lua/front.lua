@@ -6,7 +6,8 @@
 -- filter obeys is looked up when it runs. So this one runs before all others and has the route chosen again at once:
 -- they all obey the service's own route, and devroute's filter decides behind them (decide.lua, shadow.lua).
 --
--- The empty result ends devroute's first routes and reports nothing.
+-- The empty result ends devroute's first routes and reports nothing. Where Envoy's own filters can do both (set_metadata
+-- and set_filter_state, since 1.38), they stand in this one's place.
 
 function envoy_on_request(handle)
   handle:streamInfo():dynamicMetadata():set(METADATA, "result", "")

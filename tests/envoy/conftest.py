@@ -9,7 +9,7 @@ from devroute.mesh import envoy, testbed
 from devroute.mesh.manifests.gateway_filter import EdgeSettings
 from devroute.mesh.manifests.model import MeshScope
 from tests.envoy.edge import AUDIENCE, EVERYBODY, ISSUER, Edge, Issuer, gateway
-from tests.envoy.harness import Mesh, patient, sidecar_of_foo
+from tests.envoy.harness import Mesh, patient, release, sidecar_of_foo
 from tests.support.istio_security import JwtRule
 
 
@@ -25,10 +25,10 @@ def chosen_envoy(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def patient_testbed() -> Iterator[None]:
-    """Filters of the demo's testbed wait as long as those of the harness."""
+    """Filters of the demo's testbed are for the Envoy that runs, and wait as long as those of the harness."""
     apply = testbed.apply
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(testbed, "apply", lambda *arguments: patient(apply(*arguments)))
+        patch.setattr(testbed, "apply", lambda *given: patient(apply(*given[:3], release())))
         yield
 
 

@@ -3,21 +3,14 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from devroute.mesh import envoy
-from devroute.mesh.istio.rules import RELEASES, Release, applies
+from devroute.mesh.istio.rules import applies
 from devroute.mesh.istio.sidecar import Document, Endpoint, Sidecar
 from devroute.mesh.manifests.access import by_port
 from devroute.mesh.testbed import egress_configuration
 from tests.envoy.certificates import MeshCa
+from tests.envoy.harness import release
 
 PROXY_IDENTITY = "spiffe://cluster.local/ns/devroute/sa/devroute-proxy"
-
-
-def release() -> Release:
-    """The one whose Envoy runs."""
-    version = envoy.version_of(envoy.envoy_binary())
-    (found,) = (each for each in RELEASES if version.startswith(f"{each.envoy}."))
-    return found
 
 
 def obeys_ports() -> bool:

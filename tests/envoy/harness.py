@@ -1,20 +1,24 @@
 """A real Envoy in front of an app and a fake devroute proxy."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from aiohttp import ClientSession, ClientTimeout, web
 
+from devroute.mesh import envoy
 from devroute.mesh.envoy import Envoy, running
 from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.envoy_filter import apply
+from devroute.mesh.istio.rules import RELEASES, Release
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, address, bootstrap
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.model import ProxyService, Scope
-from devroute.mesh.manifests.sidecar_filter import envoy_filter
+from devroute.mesh.manifests.sidecar_filter import CHOOSES_AGAIN_SINCE, envoy_filter
 from tests.support.istio_security import with_tls
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -26,6 +30,29 @@ WAIT = "RESOLVE_TIMEOUT_MS = 500"
 ATTEMPTS = 3
 #: Variables that istiod sets in the container of a sidecar.
 ENVIRONMENT = {"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "default"}
+
+
+def release() -> Release:
+    """The one whose Envoy runs."""
+    return _release_of(envoy.envoy_binary())
+
+
+def filters_in_lua() -> int:
+    """Of those that a route turns on for a request: the last, and the first where Envoy has none of its
+    own."""
+    return 1 if re.search(CHOOSES_AGAIN_SINCE, f"{release().istio}.0") else 2
+
+
+def lua_is_counted() -> bool:
+    """Envoy counts executions since 1.37."""
+    return release() != RELEASES[0]
+
+
+@cache
+def _release_of(binary: Path) -> Release:
+    version = envoy.version_of(binary)
+    (found,) = (each for each in RELEASES if version.startswith(f"{each.envoy}."))
+    return found
 
 
 @asynccontextmanager
@@ -145,7 +172,8 @@ async def sidecar_of_foo(
     `teams` are EnvoyFilters of others. `control` and `data` replace the fake proxy's ports, `controls` and
     `replicas` its control and data port by several; `gone` is one more endpoint of both, at which nothing
     listens; `port` is that of the app and of the listener, as Istio has it; `front` and `code` replace the
-    Lua of the first and last filter; without `clusters` the sidecar does not know the proxy.
+    Lua of the first and last filter (the first one has Lua in old releases alone, whose patches suit any
+    Envoy); without `clusters` the sidecar does not know the proxy.
     """
     proxy = FakeProxy()
     async with AsyncExitStack() as stack:
@@ -157,7 +185,10 @@ async def sidecar_of_foo(
         if port is not None:
             sidecar = replace(sidecar, port=port)
         configuration = apply(
-            [*map(envoy_filter, scopes), *teams], sidecar, with_tls(bootstrap(sidecar), tls, permissive)
+            [*map(envoy_filter, scopes), *teams],
+            sidecar,
+            with_tls(bootstrap(sidecar), tls, permissive),
+            release() if front is None else RELEASES[0],
         )
         if port is not None:
             listener = configuration["static_resources"]["listeners"][0]
@@ -178,8 +209,8 @@ async def sidecar_of_foo(
             configuration = json.loads(text)
         elif not hurried:
             configuration = patient(configuration, wait_ms)
-        envoy = await stack.enter_async_context(running(configuration, folder, "foo", environment))
+        started = await stack.enter_async_context(running(configuration, folder, "foo", environment))
         client = await stack.enter_async_context(
             ClientSession(timeout=ClientTimeout(total=20), max_field_size=1 << 16, max_line_size=1 << 16)
         )
-        yield Mesh(envoy, client, proxy)
+        yield Mesh(started, client, proxy)

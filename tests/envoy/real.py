@@ -14,7 +14,7 @@ from devroute.mesh.istio.envoy_filter import apply
 from devroute.mesh.istio.sidecar import INBOUND, Document, Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests.model import Carriers, MeshScope, Scope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
-from tests.envoy.harness import PROXY, patient
+from tests.envoy.harness import PROXY, patient, release
 from tests.support.istio_security import with_tls
 from tests.support.ports import free_port
 
@@ -66,7 +66,8 @@ class Mesh:
         described = Sidecar(service, app, labels=labels, port=port, clusters=known, as_client=spoken)
         described = replace(described, services=services)
         filters = [envoy_filter(scope, carriers=carriers) for scope in scopes]
-        configuration = apply([*filters, *teams], described, with_tls(bootstrap(described), tls, permissive))
+        configuration = with_tls(bootstrap(described), tls, permissive)
+        configuration = apply([*filters, *teams], described, configuration, release())
         configuration = patient(configuration)
         environment = {"ISTIO_META_WORKLOAD_NAME": service, "POD_NAMESPACE": "default"}
         started = running(at_its_port(described, configuration), self.folder, name or service, environment)

@@ -1,5 +1,6 @@
 """A contract changes nothing about which policy a request meets: what teams merge onto routes, as Istio's
-documentation shows it, holds for requests with and without one, at the service and on a detour."""
+documentation shows it, holds for requests with and without one, at the service and on a detour; with either
+kind of the first filter, whichever the release has."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from devroute.mesh.istio.rules import RELEASES
 from devroute.mesh.istio.sidecar import HCM, Document, Endpoint, cluster
 from devroute.mesh.manifests.model import MeshScope, Scope, WorkloadScope
+from tests.envoy import harness
 from tests.envoy.harness import Mesh, serving, sidecar_of_foo
+from tests.envoy.teams import patch_of, team
 from tests.support.issuer import SigningKey, jwks
 
 pytestmark = pytest.mark.mesh
@@ -36,22 +40,13 @@ SCOPES: dict[str, tuple[Scope, ...]] = {
 }
 
 
-def team(name: str, config: Document, per_route: Document, action: str = "ANY") -> Document:
-    """An EnvoyFilter of a team: a filter, and its settings merged onto the service's routes."""
-    listener = {"filterChain": {"filter": {"name": HCM}}}
-    inserted = {"name": name, "typed_config": config}
-    route = {"typed_per_filter_config": {name: per_route}}
-    vhost = {"name": "inbound|http|8080", "route": {"action": action}}
-    patches = [
-        _patch("HTTP_FILTER", "INSERT_BEFORE", inserted, listener=listener),
-        _patch("HTTP_ROUTE", "MERGE", route, routeConfiguration={"vhost": vhost}),
-    ]
-    return {"metadata": {"name": "team", "namespace": "default"}, "spec": {"configPatches": patches}}
-
-
-def _patch(apply_to: str, operation: str, value: Document, **match: Any) -> Document:
-    match = {"context": "SIDECAR_INBOUND", **match}
-    return {"applyTo": apply_to, "match": match, "patch": {"operation": operation, "value": value}}
+@pytest.fixture(autouse=True, params=["Lua", "Envoy's own"])
+def first_filter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The patches of an old release suit each Envoy."""
+    if request.param == "Lua":
+        monkeypatch.setattr(harness, "release", lambda: RELEASES[0])
+    elif harness.filters_in_lua() > 1:
+        pytest.skip("this Envoy has none")
 
 
 @asynccontextmanager
@@ -147,7 +142,7 @@ async def test_what_a_route_exempts_from_authorization_is_exempt_with_a_contract
 
 
 def _authz(endpoint: Endpoint) -> Document:
-    return _patch("CLUSTER", "ADD", cluster("authz", endpoint))
+    return patch_of("CLUSTER", "ADD", cluster("authz", endpoint))
 
 
 async def test_a_fault_hits_every_request(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The manifests on the Envoys of each Istio release: all start with them, oldest and newest carry traffic.
+"""The manifests on the Envoys of each Istio release: all start with them and carry traffic, oldest and newest
+whatever there is.
 
 `make envoys` fetches the older ones; without it, their tests are skipped. `pytest tests/envoy --envoy PATH`
 runs all other tests on one of them.
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from aiohttp import ClientSession, web
 
+from devroute.contract.trace_id import ID_PREFIX
 from devroute.headers import UNSENT
 from devroute.mesh import envoy
 from devroute.mesh.envoy import envoy_binary, running, validate, version_of
@@ -33,8 +35,10 @@ from devroute.mesh.manifests.installation import Installation
 from devroute.mesh.manifests.model import MeshScope, NamespaceScope, WorkloadScope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from devroute.mesh.preflight.check import check
+from tests.envoy import harness
 from tests.envoy.harness import ENVIRONMENT, PROXY, FakeProxy, from_app, serving, sidecar_of_foo
 from tests.envoy.real import at_its_port
+from tests.envoy.teams import team
 from tests.support.paths import ROOT
 from tests.support.ports import free_port
 
@@ -45,6 +49,7 @@ ENVOYS = Path(sys.prefix, "envoys")
 MADE = re.search(r"^ENVOYS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 VERSIONS = MADE[1].split() if MADE else []
 CONTRACT = {"x-devroute": '{"foo": "192.0.2.1:8001"}'}
+PARENT = f"00-{ID_PREFIX}{'0' * 23}1-{'0' * 15}1-01"
 
 
 def binary_of(release: Release) -> Path:
@@ -68,6 +73,14 @@ def extreme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Every Envoy that the test starts is of this release."""
     binary = binary_of(request.param)
     monkeypatch.setattr(envoy, "envoy_binary", lambda: binary)
+
+
+@pytest.fixture
+def running_release(release: Release, monkeypatch: pytest.MonkeyPatch) -> Release:
+    """Every Envoy that the test starts is of this release."""
+    binary = binary_of(release)
+    monkeypatch.setattr(envoy, "envoy_binary", lambda: binary)
+    return release
 
 
 def test_there_is_an_envoy_for_each_release() -> None:
@@ -114,10 +127,10 @@ def _asking(release: Release, binary: Path) -> dict[str, Any]:
     return {release.envoy: (version_of(binary), partial(validate, binary=binary))}
 
 
-# --- oldest and newest carry traffic ------------------------------------------------------------------------
+# --- all of them carry traffic ------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("extreme")
+@pytest.mark.usefixtures("running_release")
 async def test_a_sidecar_detours_and_falls_back_and_leaves_other_requests_alone(tmp_path: Path) -> None:
     async with sidecar_of_foo(tmp_path, MeshScope()) as mesh:
         mesh.proxy.says("detour", service="foo", ttl=1000)
@@ -137,6 +150,28 @@ async def test_a_sidecar_detours_and_falls_back_and_leaves_other_requests_alone(
     assert "[error]" not in mesh.envoy.log.read_text(), "the Lua failed"  # a small file
 
 
+async def test_the_first_filter_is_envoy_s_own_where_envoy_has_it(
+    running_release: Release, tmp_path: Path
+) -> None:
+    """The proxy is not asked about what policy refuses: the first filter leaves devroute's route."""
+    policies = {"all": {"permissions": [{"any": True}], "principals": [{"any": True}]}}
+    kind = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+    rules = {"rules": {"action": "DENY", "policies": policies}}
+    refusing = team("rbac", {"@type": kind}, {"@type": f"{kind}PerRoute", "rbac": rules})
+    async with sidecar_of_foo(tmp_path, MeshScope(), teams=[refusing]) as mesh:
+        mesh.proxy.says("detour", service="foo", ttl=1000)
+        statuses = []
+        for headers in ({}, CONTRACT, {"x-devroute": "{}"}, {"traceparent": PARENT}):
+            async with mesh.client.get(mesh.url, headers=headers) as response:
+                statuses.append(response.status)
+        assert (statuses, mesh.proxy.asked) == ([403] * 4, [])
+        own = running_release in RELEASES[2:]
+        assert await mesh.envoy.lua("executions") == (0 if own else 3) or not harness.lua_is_counted()
+
+
+# --- oldest and newest carry whatever there is --------------------------------------------------------------
+
+
 @pytest.mark.usefixtures("extreme")
 async def test_ordinary_requests_are_copied_where_a_workload_has_a_share(tmp_path: Path) -> None:
     answer = f"devroute 1\ndecision copy\nttl 1000\nservice foo\ncopy {'a' * 32} 100 GET\n"
@@ -154,7 +189,8 @@ async def test_ordinary_requests_are_copied_where_a_workload_has_a_share(tmp_pat
         clusters = {PROXY.control_cluster: asked, PROXY.data_cluster: data}
         described = Sidecar("foo", app, labels={"app": "foo"}, port=free_port(), clusters=clusters)
         filters = map(envoy_filter, (MeshScope(), WorkloadScope("default", "foo", shadow_share=100)))
-        configuration = at_its_port(described, apply(filters, described, bootstrap(described)))
+        configuration = apply(filters, described, bootstrap(described), harness.release())
+        configuration = at_its_port(described, configuration)
         async with running(configuration, tmp_path, "foo", ENVIRONMENT) as started, ClientSession() as client:
             async with client.get("http://{}:{}/".format(*started.listeners[INBOUND])) as response:
                 assert (response.status, (await response.json())["who"]) == (200, "app")
@@ -177,7 +213,7 @@ async def test_the_proxys_own_sidecar_requests_no_decision(tmp_path: Path, with_
             clusters={PROXY.control_cluster: control},
         )
         filters = [envoy_filter(MeshScope()), *([own_sidecar(installation)] if with_own else [])]
-        configuration = apply(filters, description, bootstrap(description))
+        configuration = apply(filters, description, bootstrap(description), harness.release())
         environment = {**ENVIRONMENT, "ISTIO_META_WORKLOAD_NAME": PROXY.name}
         async with running(configuration, tmp_path, "own", environment) as started:
             url = "http://{}:{}/resolve".format(*started.listeners[INBOUND])

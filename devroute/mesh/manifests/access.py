@@ -22,7 +22,7 @@ from devroute.mesh.manifests.installation import (
     Installation,
 )
 from devroute.mesh.manifests.model import Document, MeshScope
-from devroute.mesh.manifests.patches import PRIORITY, envoy_filter_of, patch
+from devroute.mesh.manifests.patches import PRIORITY, envoy_filter_of, of_releases, patch
 from devroute.mesh.manifests.reach import egress_rules
 from devroute.mesh.manifests.registry import is_address, namespace_of
 from devroute.policy.policy import Policy
@@ -291,10 +291,10 @@ def by_port(port: int) -> list[Document]:
     go to port 80, and to none where there is no port 80."""
     removed = patch("SIDECAR_OUTBOUND", "ROUTE_CONFIGURATION", "MERGE", NO_EGRESS_HEADER)
     found = patch("SIDECAR_OUTBOUND", "ROUTE_CONFIGURATION", "MERGE", {"vhost_header": headers.EGRESS})
-    found["match"]["proxy"] = {"proxyVersion": VHOST_HEADER_SINCE}
-    for each in (removed, found):
+    both = [removed, of_releases(VHOST_HEADER_SINCE, found)]
+    for each in both:
         each["match"]["routeConfiguration"] = {"portNumber": port}
-    return [removed, found]
+    return both
 
 
 def _straight_in(port: int, container_port: int) -> Document:

@@ -18,6 +18,10 @@ MUTATION_ROUTE_TYPE = (
     "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute"
 )
 FILTER_STATE_TYPE = "type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config"
+METADATA_TYPE = "type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config"
+#: Settings of a type that istiod need not know as well as Envoy does: of a type that it knows, it drops the
+#: fields that it does not.
+STRUCT_TYPE = "type.googleapis.com/udpa.type.v1.TypedStruct"
 #: On a route: a filter's settings, and what turns on a filter that is off elsewhere.
 ROUTE_FILTER_TYPE = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 
@@ -44,6 +48,11 @@ def patch(context: str, apply_to: str, operation: str, value: Document) -> Docum
     }
 
 
+def of_releases(versions: str, found: Document) -> Document:
+    """The same patch, for those proxies alone whose release of Istio matches a regular expression."""
+    return {**found, "match": {**found["match"], "proxy": {"proxyVersion": versions}}}
+
+
 def disabled_filter(context: str, name: str, config: Document, before: str | None = None) -> Document:
     """A filter that is off, before another one or before all: Envoy builds it only for requests whose first
     route turns it on.
@@ -51,7 +60,16 @@ def disabled_filter(context: str, name: str, config: Document, before: str | Non
     Such a request keeps it when its route is chosen again; for all others it does not exist
     (bench/mesh_cost.md has what an idle filter in the chain would cost them).
     """
-    return _insert_filter(context, {"name": name, "disabled": True, "typed_config": config}, before)
+    return _insert_filter(context, _disabled(name, config), before)
+
+
+def disabled_filter_instead(context: str, of: str, name: str, config: Document) -> Document:
+    """The same in the place of another filter, which an earlier patch of the same EnvoyFilter inserted."""
+    return _filter_patch(context, "REPLACE", _disabled(name, config), of)
+
+
+def _disabled(name: str, config: Document) -> Document:
+    return {"name": name, "disabled": True, "typed_config": config}
 
 
 def discovered_filter(
@@ -68,13 +86,16 @@ def discovered_filter(
 
 
 def _insert_filter(context: str, value: Document, before: str | None) -> Document:
+    return _filter_patch(context, "INSERT_FIRST" if before is None else "INSERT_BEFORE", value, before)
+
+
+def _filter_patch(context: str, operation: str, value: Document, other: str | None) -> Document:
     manager: Document = {"name": "envoy.filters.network.http_connection_manager"}
-    if before is not None:
-        manager["subFilter"] = {"name": before}
-    operation = "INSERT_FIRST" if before is None else "INSERT_BEFORE"
-    inserted = patch(context, "HTTP_FILTER", operation, value)
-    inserted["match"]["listener"] = {"filterChain": {"filter": manager}}
-    return inserted
+    if other is not None:
+        manager["subFilter"] = {"name": other}
+    found = patch(context, "HTTP_FILTER", operation, value)
+    found["match"]["listener"] = {"filterChain": {"filter": manager}}
+    return found
 
 
 def turned_on(config: Document) -> Document:

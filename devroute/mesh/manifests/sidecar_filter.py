@@ -4,7 +4,8 @@ the sidecars of a scope. Pure.
 A request with a contract meets the same policy as one without: the first filter of the chain has its route
 chosen again before any other one looks at it, and the last one before the router decides, when rate limits,
 authentication and authorization, merged onto routes or not, have had their say. Both are turned on by the
-request's first route (sidecar_routes.py); for all other requests they do not exist.
+request's first route (sidecar_routes.py); for all other requests they do not exist. Where Envoy can do what
+the first one does, two filters of its own stand there instead (docs/decisions/0070).
 """
 
 from devroute import headers
@@ -22,11 +23,15 @@ from devroute.mesh.manifests.model import (
 from devroute.mesh.manifests.patches import (
     FILTER_STATE_TYPE,
     LUA_TYPE,
+    METADATA_TYPE,
     MUTATION_TYPE,
     PRIORITY,
+    STRUCT_TYPE,
     disabled_filter,
+    disabled_filter_instead,
     discovered_filter,
     envoy_filter_of,
+    of_releases,
     patch,
 )
 from devroute.mesh.manifests.sidecar_routes import (
@@ -46,6 +51,9 @@ CONTEXT = "SIDECAR_INBOUND"
 #: Of requests that the workload itself sends.
 SENT = "SIDECAR_OUTBOUND"
 ROUTER = "envoy.filters.http.router"
+#: The releases whose Envoy, 1.38 or newer, has a filter of its own that can have a route chosen again. Others
+#: would refuse its settings, so whatever does not say that it is one of them gets the Lua.
+CHOOSES_AGAIN_SINCE = r"^1\.[3-9]\d"
 
 
 def envoy_filter(
@@ -91,7 +99,7 @@ def envoy_filter(
 def _filters(names: Names, settings: Settings) -> list[Document]:
     """`result` has the route chosen, if no other filter has, on which `services` relies."""
     return [
-        disabled_filter(CONTEXT, names.front, _front()),
+        *_front(names),
         disabled_filter(CONTEXT, names.result, _results(), before=ROUTER),
         disabled_filter(CONTEXT, names.services, _own_services(), before=ROUTER),
         *discovered_filter(CONTEXT, names.decide, _code("decide", settings), before=ROUTER),
@@ -112,9 +120,22 @@ def _own_services() -> Document:
     return {"@type": FILTER_STATE_TYPE, "on_request_headers": [state]}
 
 
-def _front() -> Document:
-    """The first filter: has the route chosen again, wherever it is turned on."""
-    return {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source("front")}}
+def _front(names: Names) -> list[Document]:
+    """The first filter: has the route chosen again, wherever it is turned on. Where
+    Envoy has them, two of its own do the same for less: one sets the metadata that `lua/front.lua` sets, the
+    other takes the place of the Lua."""
+    code = {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source("front")}}
+    again = {"@type": STRUCT_TYPE, "type_url": FILTER_STATE_TYPE, "value": {"clear_route_cache": True}}
+    metadata = {"metadata_namespace": FILTER, "value": {"result": ""}}
+    undecided = {"@type": METADATA_TYPE, "metadata": [metadata]}
+    own = [
+        disabled_filter_instead(CONTEXT, names.front, names.again, again),
+        disabled_filter(CONTEXT, names.undecided, undecided),
+    ]
+    return [
+        disabled_filter(CONTEXT, names.front, code),
+        *(of_releases(CHOOSES_AGAIN_SINCE, each) for each in own),
+    ]
 
 
 def _code(entry: str, settings: Settings) -> Document:

@@ -47,6 +47,16 @@ class Names(NamedTuple):
         return f"{self.scope}.front"
 
     @property
+    def undecided(self) -> str:
+        """With `again`, where Envoy can do without Lua: sets the metadata."""
+        return f"{self.scope}.undecided"
+
+    @property
+    def again(self) -> str:
+        """Has the route chosen again."""
+        return f"{self.scope}.again"
+
+    @property
     def decide(self) -> str:
         return self.scope
 
@@ -129,7 +139,7 @@ def _ask_route(name: str, carried: list[Document], names: Names) -> Document:
             header(headers.RESULT, "error", "ADD_IF_ABSENT"),
         ],
         "typed_per_filter_config": {
-            names.front: _on(),
+            **_front(names),
             names.services: turned_on({"@type": FILTER_STATE_TYPE}),
             names.decide: _on(),
             names.result: turned_on({"@type": MUTATION_ROUTE_TYPE}),
@@ -142,6 +152,14 @@ def _traced_route(names: Names) -> Document:
     header is present. Without a contract nothing else comes of it than a report."""
     of_trace = [{"name": headers.TRACEPARENT, "string_match": {"prefix": lua.TRACED_PARENT}}]
     return _ask_route("devroute-ask-trace", of_trace, names)
+
+
+def _front(names: Names) -> Document:
+    """Turns on what the sidecar has of the first filter: the Lua, or two of Envoy's own. It ignores names
+    that its chain does not have."""
+    # Any filter's settings of a route turn a filter on; set_metadata has none of its own before Envoy 1.39.
+    own = turned_on({"@type": FILTER_STATE_TYPE})
+    return {names.front: _on(), names.undecided: own, names.again: own}
 
 
 def _on() -> Document:
@@ -161,7 +179,7 @@ def shadow_route(share: float, names: Names) -> Document:
             "dynamic_metadata": [_result({"present_match": True}, invert=True)],
         },
         "direct_response": _undecided(),
-        "typed_per_filter_config": {names.front: _on(), names.shadow: _on()},
+        "typed_per_filter_config": {**_front(names), names.shadow: _on()},
     }
 
 

@@ -1,5 +1,6 @@
 """The manifests that people apply, and the way they are applied here."""
 
+import re
 import tomllib
 
 import pytest
@@ -9,6 +10,7 @@ from devroute.errors import ConfigInvalid
 from devroute.http.carriers import DEFAULT
 from devroute.mesh.istio.envoy_filter import apply, selects
 from devroute.mesh.istio.patches import merge
+from devroute.mesh.istio.rules import RELEASES, Release
 from devroute.mesh.istio.sidecar import Endpoint, Sidecar, bootstrap
 from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.model import (
@@ -20,7 +22,7 @@ from devroute.mesh.manifests.model import (
     WorkloadScope,
 )
 from devroute.mesh.manifests.render import to_yaml
-from devroute.mesh.manifests.sidecar_filter import envoy_filter
+from devroute.mesh.manifests.sidecar_filter import CHOOSES_AGAIN_SINCE, envoy_filter
 from tests.support.paths import ROOT
 
 APP = Endpoint("127.0.0.1", 9000)
@@ -39,6 +41,7 @@ def settings_of(document: Document) -> str:
     return next(line for line in source.split("\n") if line.startswith("local SETTINGS = "))
 
 
+FIRST = (".front", ".undecided", ".again")
 CLUSTERS = {
     "control": "outbound|8081||devroute-proxy.devroute.svc.cluster.local",
     "data": "outbound|8080||devroute-proxy.devroute.svc.cluster.local",
@@ -66,6 +69,7 @@ def test_the_filter_is_shipped_byte_for_byte() -> None:
     assert sources == {"compare": lua.source("compare", SETTINGS={"control": CLUSTERS["control"]})}
     front = values(shipped, "HTTP_FILTER")["devroute.front"]["typed_config"]
     assert front["default_source_code"]["inline_string"] == lua.source("front")
+    assert "source_codes" not in front
 
 
 @pytest.mark.parametrize("scope", [MeshScope(), NamespaceScope("shop"), WorkloadScope("shop", "foo")])
@@ -111,8 +115,8 @@ def test_patches_reach_the_inbound_side_only() -> None:
     inbound, outbound = after["static_resources"]["listeners"]
     assert outbound == before["static_resources"]["listeners"][1]
     manager = inbound["filter_chains"][0]["filters"][0]["typed_config"]
-    first, *_ = filters = [(each["name"], each.get("disabled")) for each in manager["http_filters"]]
-    assert first == ("devroute.front", True)
+    filters = [(each["name"], each.get("disabled")) for each in manager["http_filters"]]
+    assert filters[:2] == [("devroute.undecided", True), ("devroute.again", True)]
     assert filters[-4:] == [
         ("devroute.result", True),
         ("devroute.services", True),
@@ -138,9 +142,35 @@ def test_of_two_filters_the_workloads_own_comes_first() -> None:
     manager = after["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     asks = [r for r in manager["route_config"]["virtual_hosts"][0]["routes"] if r["name"] == "devroute-ask"]
     assert [[*each["typed_per_filter_config"]] for each in asks] == [
-        [f"devroute.shop.foo{part}" for part in (".front", ".services", "", ".result")],
-        [f"devroute{part}" for part in (".front", ".services", "", ".result")],
+        [f"devroute.shop.foo{part}" for part in (*FIRST, ".services", "", ".result")],
+        [f"devroute{part}" for part in (*FIRST, ".services", "", ".result")],
     ]
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.istio)
+@pytest.mark.parametrize("scope", [MeshScope(), WorkloadScope("default", "foo", shadow_share=1.0)])
+def test_the_first_filter_is_the_one_that_the_release_has(scope: Scope, release: Release) -> None:
+    """And each has a route that turns on all of it."""
+    sidecar = Sidecar("foo", APP, labels={"app": "foo"})
+    after = apply([envoy_filter(scope)], sidecar, bootstrap(sidecar), release)
+    manager = after["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    names = [each["name"].rpartition(".")[2] for each in manager["http_filters"] if each.get("disabled")]
+    own = tuple(map(int, release.envoy.split("."))) >= (1, 38)
+    assert names[: -3 if scope == MeshScope() else -4] == (["undecided", "again"] if own else ["front"])
+    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
+        if "direct_response" in route:
+            turned_on = {name.rpartition(".")[2] for name in route["typed_per_filter_config"]}
+            assert turned_on >= {"undecided", "again", "front"}, route["name"]
+
+
+@pytest.mark.parametrize(
+    "version", ["", "unknown", "1.29.9", "1.3.0", "2.0.0", "1.30", "1.31.0-dev", "1.40.2-x"]
+)
+def test_whatever_does_not_say_that_it_has_envoy_s_own_gets_the_lua(version: str) -> None:
+    """Others would refuse what they do not know, and the sidecar would keep the listener that it has."""
+    assert (re.search(CHOOSES_AGAIN_SINCE, version) is not None) is version.startswith(
+        ("1.30", "1.31", "1.40")
+    )
 
 
 @pytest.mark.parametrize(
