@@ -5,7 +5,6 @@ HTTP/2's preface is passed to downstream/http2.py.
 """
 
 import asyncio
-import re
 from typing import Final
 
 from devroute import descriptors
@@ -17,7 +16,13 @@ from devroute.http.aio.connection import LINGER_SECONDS, MAX_DISCARDED_BYTES, MA
 from devroute.http.error_response import http1_error
 from devroute.http.http1.body import BodyReader, CloseBody, body_reader
 from devroute.http.http1.fields import END_OF_HEAD
-from devroute.http.http1.request import check_partial_head, known_request, lines_of_head, parse_request_head
+from devroute.http.http1.request import (
+    check_partial_head,
+    known_request,
+    lines_of_head,
+    parse_request_head,
+    without_empty_lines,
+)
 from devroute.http.http2.headers import may_be_silent
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, InboundRequest
@@ -31,9 +36,6 @@ MAX_ONE_HEAD_BYTES: Final = 4096
 
 #: Bytes of pipelined requests that are buffered while a response is in progress.
 MAX_PIPELINED_BYTES: Final = 128 * 1024
-
-# All in one match: removing them one by one would copy the rest of the buffer each time.
-_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 
 _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
@@ -52,7 +54,6 @@ class Http1ServerConnection(Downstream):
         "_lingering",
         "_parsing",
         "_reader",
-        "_reads_paused",
         "_writes_paused",
         "exchange",
     )
@@ -64,7 +65,6 @@ class Http1ServerConnection(Downstream):
         self._reader: BodyReader | None = None  # of a request body that is not complete
         self._discarded = 0  # bytes received since the response was complete, at `_discard_started`
         self._discard_started = context.now
-        self._reads_paused = False
         self._writes_paused = False  # the client does not read
         self._parsing = False
         self._lingering = False
@@ -104,8 +104,8 @@ class Http1ServerConnection(Downstream):
         served = 0
         while self._buffer and not (self.exchange or self._reader or self._lingering or self._writes_paused):
             buffer = self._buffer
-            if buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
-                self._buffer = _EMPTY_LINES.sub(b"", buffer, 1)
+            if buffer.startswith(b"\r\n"):
+                self._buffer = without_empty_lines(buffer)
                 continue
             try:
                 request = self._take_head(buffer)
@@ -244,23 +244,9 @@ class Http1ServerConnection(Downstream):
         self._lingering = True
         self._buffer = b""
         self._last_progress = self._discard_started = self._context.now
-        self.flush()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+        self.half_close()
 
     # --- flow control
-
-    def pause_reading(self) -> None:
-        if not self._reads_paused and not self.closed:
-            self._reads_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._reads_paused and not self.closed:
-            self._reads_paused = False
-            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._writes_paused = True  # no further request is served meanwhile: responses would fill memory

@@ -26,12 +26,6 @@ class Downstream(Connection):
         """Whether the end of the request's body was not received."""
         raise NotImplementedError
 
-    def pause_reading(self) -> None:
-        raise NotImplementedError
-
-    def resume_reading(self) -> None:
-        raise NotImplementedError
-
     def finish_exchange(self, *, keep_alive: bool) -> None:
         """The response is written."""
         raise NotImplementedError

@@ -22,7 +22,6 @@ class Http1Connection(Connection):
         "_is_readable",
         "_lost",
         "_pool",
-        "_reading_paused",
         "generation",
         "idle_limit",
         "idle_since",
@@ -34,7 +33,6 @@ class Http1Connection(Connection):
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._pool = pool
-        self._reading_paused = False
         self._is_readable: Callable[[], object] | None = None
         self._lost: asyncio.Future[None] | None = None
         self.idle_since = 0.0
@@ -88,16 +86,6 @@ class Http1Connection(Connection):
     def resume_writing(self) -> None:
         if self.stream is not None:
             self.stream.sink.resume_request()
-
-    def pause_reading(self) -> None:
-        if not self._reading_paused and not self.closed:
-            self._reading_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._reading_paused and not self.closed:
-            self._reading_paused = False
-            self.transport.resume_reading()
 
 
 def _make_readable_check(number: int) -> Callable[[], object]:

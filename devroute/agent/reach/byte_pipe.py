@@ -41,7 +41,7 @@ class BytePipe(Connection):
 
     __slots__ = (
         "_admit", "_client_ended", "_connected", "_failed", "_first", "_greeting", "_head", "_pipes",
-        "_reads_paused", "_stream", "_to", "_upstream", "_upstream_ended",
+        "_stream", "_to", "_upstream", "_upstream_ended",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +67,6 @@ class BytePipe(Connection):
         self._connected = False
         self._client_ended = False
         self._upstream_ended = False
-        self._reads_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -163,11 +162,8 @@ class BytePipe(Connection):
             self.abort()
 
     def pause_request(self) -> None:
-        if not self._reads_paused and not self.closed:
-            self._reads_paused = True
-            self.transport.pause_reading()
+        self.pause_reading()
 
     def resume_request(self) -> None:
-        if self._reads_paused and not self.closed and self._connected:
-            self._reads_paused = False
-            self.transport.resume_reading()
+        if self._connected:
+            self.resume_reading()

@@ -102,13 +102,14 @@ READ_TURN: Final = ReadTurn()
 class Connection(asyncio.BufferedProtocol):
     """Subclasses implement `received` and `lost`."""
 
-    __slots__ = ("_flush_due", "_loop", "_out", "_out_bytes", "closed", "transport")
+    __slots__ = ("_flush_due", "_loop", "_out", "_out_bytes", "_reads_paused", "closed", "transport")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._flush_due = False
+        self._reads_paused = False
         self.closed = False
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
 
@@ -189,6 +190,28 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.writelines(out)
         else:
             self.transport.write(b"".join(out))
+
+    # --- reading
+
+    def pause_reading(self) -> None:
+        if not self._reads_paused and not self.closed:
+            self._reads_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reads_paused and not self.closed:
+            self._reads_paused = False
+            self.transport.resume_reading()
+
+    # --- the end
+
+    def half_close(self) -> None:
+        """Send what is buffered, then close our half, or all where there are no halves, as in TLS."""
+        self.flush()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def close(self) -> None:
         """Send what is buffered, then close."""

@@ -39,6 +39,8 @@ _shapes: Final = Shapes()
 _NO_FIELDS: Final[dict[bytes, bytes]] = {}
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
+# All in one match: removing them one by one would copy the rest of the buffer each time.
+_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _METHOD_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#@]+)([/?].*)?", re.DOTALL)
 
@@ -164,6 +166,11 @@ class _Lines:
             self.by_name.append(field)
             if field.name in REQUEST_HOP:
                 self.drop.append((at, end))
+
+
+def without_empty_lines(data: bytes) -> bytes:
+    """`data` from its first request on: empty lines before one are ignored (RFC 9112 §2.2)."""
+    return _EMPTY_LINES.sub(b"", data, 1)
 
 
 def lines_of_head(data: bytes) -> list[bytes] | None:

@@ -121,9 +121,9 @@ def _own_services() -> Document:
 
 
 def _front(names: Names) -> list[Document]:
-    """The first filter: has the route chosen again, wherever it is turned on. Where
-    Envoy has them, two of its own do the same for less: one sets the metadata that `lua/front.lua` sets, the
-    other takes the place of the Lua."""
+    """The first filter: has the route chosen again, wherever it is turned on. Where Envoy has them, two of
+    its own do the same for less: one sets the metadata that `lua/front.lua` sets, the other takes the place
+    of the Lua."""
     code = {"@type": LUA_TYPE, "default_source_code": {"inline_string": lua.source("front")}}
     again = {"@type": STRUCT_TYPE, "type_url": FILTER_STATE_TYPE, "value": {"clear_route_cache": True}}
     metadata = {"metadata_namespace": FILTER, "value": {"result": ""}}

@@ -15,13 +15,13 @@ from aiohttp.http_exceptions import LineTooLong
 
 from devroute.auth.identity import PeerCertificate
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
+from devroute.http.aio.connection import LINGER_SECONDS
 from devroute.http.error_response import http1_error
 from devroute.http.http1.request import check_partial_head
 from devroute.proxy.ports import message
 from devroute.proxy.ports.limits import (
     HEAD_SECONDS,
     KEEP_ALIVE_SECONDS,
-    LINGER_SECONDS,
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     MAX_HTTP_HEAD,
@@ -193,7 +193,8 @@ def _adapted(handler: Handler) -> Callable[[web.Request], Awaitable[web.Response
 
 
 def sent(response: message.Response) -> web.Response:
-    sent = web.Response(body=response.body or None, status=response.status, headers=response.fields)
+    """The response as aiohttp sends it."""
+    found = web.Response(body=response.body or None, status=response.status, headers=response.fields)
     if response.close:
-        sent.force_close()
-    return sent
+        found.force_close()
+    return found

@@ -7,21 +7,19 @@ to aiohttp, at the port that has it.
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from devroute.errors import DevrouteError, HeadTooLarge, RequestMalformed, RequestTimeout
-from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.aio.connection import LINGER_SECONDS, Connection, enable_keepalive
 from devroute.http.error_response import http1_error
 from devroute.http.http1.fields import END_OF_HEAD
-from devroute.http.http1.request import check_partial_head
+from devroute.http.http1.request import check_partial_head, without_empty_lines
 from devroute.http.message import Framing, InboundRequest, split_fields
 from devroute.proxy.ports.heads import parse_head, path_of, write_head
 from devroute.proxy.ports.limits import (
     HEAD_SECONDS,
     KEEP_ALIVE_SECONDS,
-    LINGER_SECONDS,
     MAX_HTTP_HEAD,
     REQUEST_SECONDS,
 )
@@ -34,7 +32,6 @@ MAX_AT_ONCE: Final = 32
 #: Bytes that are buffered while a request is served, or while the client does not read its responses.
 MAX_PIPELINED_BYTES: Final = MAX_HTTP_HEAD
 
-_EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _CHUNKED: Final = Framing.CHUNKED
 
 
@@ -75,7 +72,6 @@ class PortConnection(Connection):
         "_over_tls",
         "_peer",
         "_port",
-        "_reads_paused",
         "_request",
         "_since",
         "_task",
@@ -90,7 +86,6 @@ class PortConnection(Connection):
         self._task: asyncio.Task[None] | None = None  # that waits for a response
         self._since = port.now  # the connection began to wait for what it waits for
         self._lingering = False
-        self._reads_paused = False
         self._writes_paused = False  # the client does not read
         self._peer: str | None = None
         self._over_tls = False
@@ -136,9 +131,9 @@ class PortConnection(Connection):
         if self.closed:
             return
         if len(self._buffer) > MAX_PIPELINED_BYTES:
-            self._pause_reading()
+            self.pause_reading()
         else:
-            self._resume_reading()
+            self.resume_reading()
 
     def _is_free(self) -> bool:
         return self._task is None and not (self._lingering or self._writes_paused or self.closed)
@@ -167,8 +162,8 @@ class PortConnection(Connection):
     def _next_head(self) -> InboundRequest | None:
         """Take a head that is served here from the buffer, if it is complete."""
         buffer = self._buffer
-        if buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before a request are ignored
-            buffer = self._buffer = _EMPTY_LINES.sub(b"", buffer, 1)
+        if buffer.startswith(b"\r\n"):
+            buffer = self._buffer = without_empty_lines(buffer)
         end = buffer.find(END_OF_HEAD) + 4
         if end < 4 or end > MAX_HTTP_HEAD:
             if len(buffer) > MAX_HTTP_HEAD:
@@ -198,7 +193,7 @@ class PortConnection(Connection):
         if self._writes_paused:
             return
         buffer, self._buffer = self._buffer, b""
-        self._resume_reading()
+        self.resume_reading()
         self.closed = True
         self._port.connections.discard(self)
         transport, protocol = self.transport, other()
@@ -255,24 +250,10 @@ class PortConnection(Connection):
         self._buffer = b""
         self._request = None
         self._since = self._port.now
-        self._resume_reading()
-        self.flush()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+        self.resume_reading()
+        self.half_close()
 
     # --- flow control
-
-    def _pause_reading(self) -> None:
-        if not self._reads_paused:
-            self._reads_paused = True
-            self.transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._reads_paused and not self.closed:
-            self._reads_paused = False
-            self.transport.resume_reading()
 
     def pause_writing(self) -> None:
         self._writes_paused = True  # no further request is served meanwhile: responses would fill memory

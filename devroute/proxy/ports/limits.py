@@ -15,7 +15,5 @@ MAX_FIELDS: Final = 128
 MAX_BODY_BYTES: Final = 64 * 1024
 #: For a whole request, its body included. Only /resolve waits for something else: a connection to a target.
 REQUEST_SECONDS: Final = 20.0
-#: For reading the rest of a body after the response (RFC 9112 §9.6).
-LINGER_SECONDS: Final = 2.0
 #: Longer than the hour for which Envoy keeps an idle connection: closing it first could lose a request.
 KEEP_ALIVE_SECONDS: Final = 3630.0

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from devroute.errors import NotFound
+from devroute.http.aio.connection import LINGER_SECONDS
 from devroute.proxy.ports.connection import MAX_PIPELINED_BYTES, Port
 from devroute.proxy.ports.limits import (
     HEAD_SECONDS,
     KEEP_ALIVE_SECONDS,
-    LINGER_SECONDS,
     MAX_BODY_BYTES,
     MAX_FIELD_BYTES,
     MAX_FIELDS,
