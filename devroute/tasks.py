@@ -1,9 +1,14 @@
-"""Tasks that outlive the call that starts them, kept by the object that they belong to; and a wait with a
-limit, for what such tasks wait for."""
+"""Tasks that outlive the call that starts them, kept by the object that they belong to; a wait with a limit,
+for what such tasks wait for; and imports while others go on."""
 
 import asyncio
+import importlib
+import sys
 from collections.abc import Coroutine
+from types import ModuleType
 from typing import Any, TypeVar
+
+from devroute.platforms import without_collections
 
 T = TypeVar("T")
 
@@ -47,3 +52,16 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         pass
     return event.is_set()  # it may have been set in the turn in which the time was over
+
+
+async def import_in_thread(name: str) -> ModuleType:
+    """The module of this name. Where it is not imported yet, the loop goes on meanwhile. Raises what its
+    import raises."""
+    return await asyncio.to_thread(_import, name)
+
+
+def _import(name: str) -> ModuleType:
+    if name in sys.modules:  # another thread may be importing it, for which this waits
+        return importlib.import_module(name)
+    with without_collections():  # one would stop the loop
+        return importlib.import_module(name)

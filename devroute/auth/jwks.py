@@ -7,7 +7,6 @@ COOLDOWN_SECONDS, so invented key ids cannot cause more requests. Without a new 
 """
 
 import asyncio
-import importlib
 import random
 import ssl
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 
 from devroute.errors import ConfigInvalid, KeysUnavailable
-from devroute.tasks import TaskOwner
+from devroute.tasks import TaskOwner, import_in_thread
 
 #: Seconds between two fetches, and after one that failed.
 REFRESH_SECONDS: Final = 300.0
@@ -134,8 +133,8 @@ class RemoteKeys(Generic[K]):
             await asyncio.sleep(pause)
         self._fetch_started = self.clock()
         try:
-            # It imports aiohttp: not at a start without an issuer, and in a thread, so that requests go on.
-            await asyncio.to_thread(importlib.import_module, "devroute.auth.jwks_fetch")
+            # It imports aiohttp, which takes long: not at a start without an issuer.
+            await import_in_thread("devroute.auth.jwks_fetch")
             from devroute.auth.jwks_fetch import fetch
 
             keys = await fetch(self.issuer, self.url, self.parse, self.tls)

@@ -1,69 +1,140 @@
-"""A server of aiohttp's that is loaded when its first client connects: it may never be asked, and aiohttp
-takes 13 MiB, and longer to import than anything else of `devroute up`. That client waits for it, and so do
-those that connect meanwhile.
+"""What aiohttp serves, loaded when its first client connects: people may never ask, and the import of aiohttp
+takes 13 MiB and a third of a start (decisions 67 and 69).
 """
 
 import asyncio
-import contextlib
-import importlib
 import socket
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from devroute.platforms import freeze_heap
-from devroute.tasks import TaskOwner
+from devroute.tasks import TaskOwner, import_in_thread
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
 
 _IP = (socket.AF_INET, socket.AF_INET6)
 
+#: What makes the protocol of a connection.
+Factory = Callable[[], asyncio.BaseProtocol]
+
+
+def _those_of(module: ModuleType, runner: "AppRunner") -> Factory:
+    server = runner.server
+    assert server is not None
+    return server
+
+
+class LateProtocols:
+    """A factory of protocols. The first one has the module of this name imported, in a thread; `make(module)`
+    returns the runner of its application, which is set up here, and `protocols(module, runner)` what makes
+    its protocols. Those made meanwhile wait for it. Where the import fails their connections are reset, and
+    the next one has it tried again."""
+
+    def __init__(
+        self,
+        module: str,
+        make: Callable[[ModuleType], "AppRunner"],
+        protocols: Callable[[ModuleType, "AppRunner"], Factory] = _those_of,
+    ) -> None:
+        self._module = module
+        self._make = make
+        self._find_protocols = protocols
+        self._runner: AppRunner | None = None
+        self._protocols: Factory | None = None
+        self._loading = False
+        self._waiting: set[_Waiting] = set()
+        self._tasks = TaskOwner()
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        if self._protocols is not None:
+            return self._protocols()
+        if not self._loading:
+            self._loading = True
+            self._tasks.start(self._load())
+        return _Waiting(self._waiting)
+
+    async def _load(self) -> None:
+        try:
+            module = await import_in_thread(self._module)
+            self._runner = runner = self._make(module)
+            await runner.setup()
+            self._protocols = protocols = self._find_protocols(module, runner)
+        except Exception as error:  # noqa: BLE001  # an import may raise anything
+            report = {"message": f"{self._module} cannot be loaded", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(report)
+            self._loading = False
+            self._abort_waiting()
+            return
+        for each in list(self._waiting):
+            each.replace_by(protocols())
+
+    def _abort_waiting(self) -> None:
+        for each in list(self._waiting):
+            each.transport.abort()
+
+    async def close(self) -> None:
+        await self._tasks.close()
+        self._abort_waiting()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+class _Waiting(asyncio.Protocol):
+    """A connection that is not read until there is a protocol for it."""
+
+    def __init__(self, waiting: "set[_Waiting]") -> None:
+        self._waiting = waiting
+        self._read = b""
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.pause_reading()
+        self._waiting.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        self.transport.pause_reading()  # again: uvloop begins to read after connection_made
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.discard(self)
+
+    def replace_by(self, protocol: asyncio.BaseProtocol) -> None:
+        self._waiting.discard(self)
+        if self.transport.is_closing():
+            return
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if self._read:
+            cast(asyncio.Protocol, protocol).data_received(self._read)
+        self.transport.resume_reading()
+
 
 class LateServer:
-    """Serves on `listening`, a socket that listens and does not block, with the application that
-    `make(module)` returns once the module of this name is imported; it is set up here. Owns socket and
-    application."""
+    """Serves `listening`, a socket that listens and does not block, by LateProtocols of this module. Owns
+    both."""
 
     def __init__(
         self, listening: socket.socket, module: str, make: Callable[[ModuleType], "AppRunner"]
     ) -> None:
         self._listening = listening
-        self._module = module
-        self._make = make
-        self._runner: AppRunner | None = None
+        self._protocols = LateProtocols(module, make)
         self._server: asyncio.Server | None = None
         self._tasks = TaskOwner()
 
     def start(self) -> None:
-        """Wait for the first client, and serve it."""
+        """Wait for clients."""
         self._tasks.start(self._serve())
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        first: socket.socket | None = None
-        with contextlib.suppress(OSError):  # out of descriptors: a server tries again
-            first, _ = await loop.sock_accept(self._listening)
-        try:
-            module = await asyncio.to_thread(importlib.import_module, self._module)
-            self._runner = runner = self._make(module)
-            await runner.setup()
-            server = runner.server
-            assert server is not None
-            if first is not None:
-                accepted, first = first, None
-                await loop.connect_accepted_socket(server, accepted)
-        finally:
-            if first is not None:
-                first.close()
         create = loop.create_server if self._listening.family in _IP else loop.create_unix_server
-        self._server = await create(server, sock=self._listening)
-        freeze_heap()
+        self._server = await create(self._protocols, sock=self._listening)
 
     async def close(self) -> None:
         await self._tasks.close()
         if self._server is not None:
             self._server.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._protocols.close()
         self._listening.close()

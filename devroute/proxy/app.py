@@ -28,10 +28,10 @@ from devroute.http.message import HeadLimits
 from devroute.log import configure
 from devroute.metrics import table
 from devroute.metrics.table import Metric
+from devroute.pages.late import LateProtocols
 from devroute.platforms import freeze_heap, handle_signals, loop_factory
 from devroute.proxy import admin
 from devroute.proxy.control.control import Control
-from devroute.proxy.control.late import LateHttp
 from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.sidecars import sidecar_routes
 from devroute.proxy.control.tls import TlsListener
@@ -154,7 +154,11 @@ class Proxy:
         )
         self._dashboard.join(self.replication.peers, self.replication.count)
         control = self._create_control(reported)
-        self._people = LateHttp(PEOPLE, lambda people: people.create_runner(control, self._dashboard))
+        self._people = LateProtocols(
+            PEOPLE,
+            lambda people: people.create_runner(control, self._dashboard),
+            lambda people, runner: people.connections(runner),
+        )
         self._control_listener = ControlListener(
             http=self._people, tunnels=self._tunnels, routes=sidecar_routes(control)
         )

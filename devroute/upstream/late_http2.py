@@ -2,10 +2,9 @@
 twentieth of what `devroute up` does until it is online, and 1.5 MiB.
 """
 
-import asyncio
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from devroute.tasks import import_in_thread
 from devroute.upstream.dialer import Dialer
 
 if TYPE_CHECKING:
@@ -13,9 +12,9 @@ if TYPE_CHECKING:
 
 
 async def load_http2() -> None:
-    """Import it, unless that was done, in a thread: requests that need nothing of it go on meanwhile. Raises
+    """Import it, unless that was done; requests that need nothing of it go on meanwhile. Raises
     ImportError."""
-    await asyncio.to_thread(import_module, "devroute.upstream.http2_pool")
+    await import_in_thread("devroute.upstream.http2_pool")
 
 
 def new_pool(dialer: Dialer, max_in_flight: int) -> "Http2Pool":

@@ -3,7 +3,6 @@ writers, and reports how many lines those have lost.
 """
 
 import asyncio
-import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +29,7 @@ from devroute.proxy.telemetry.scrape import all_series
 from devroute.routing.decision import Decision
 from devroute.routing.shadow.assignment import Assignment
 from devroute.routing.trace import Traces
+from devroute.tasks import import_in_thread
 from devroute.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
@@ -129,8 +129,7 @@ class Telemetry:
         series = [*all_series(self.metrics, self.control, {**state, **lost}), *further]
         if self.tracing is not None:
             series += self.tracing.series()
-        # Not at a start, of which it is a tenth; for the first scrape in a thread, so that requests go on.
-        await asyncio.to_thread(importlib.import_module, "devroute.metrics.exposition")
+        await import_in_thread("devroute.metrics.exposition")  # for the first scrape: a tenth of a start
         from devroute.metrics.exposition import expose
 
         return await expose(accept, series, by_laptop=self.metrics.by_laptop)

@@ -1,4 +1,4 @@
-"""aiohttp at the control port is loaded for its first client; those that come meanwhile wait too."""
+"""What aiohttp serves is loaded for its first client; those that come meanwhile wait too."""
 
 import asyncio
 import sys
@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 from aiohttp import web
 
+from devroute.pages.late import LateProtocols
 from devroute.proxy.control import http
-from devroute.proxy.control.late import LateHttp
 from tests.support.eventually import eventually
 
 NAME = "devroute_test_people"
@@ -37,7 +37,7 @@ def make(module: ModuleType) -> web.AppRunner:
 
 
 class Port:
-    def __init__(self, late: LateHttp, server: asyncio.Server) -> None:
+    def __init__(self, late: LateProtocols, server: asyncio.Server) -> None:
         self.late = late
         self.address = server.sockets[0].getsockname()
 
@@ -64,7 +64,7 @@ async def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     GATE.clear()
     (tmp_path / f"{NAME}.py").write_text(SOURCE, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    late = LateHttp(NAME, make)
+    late = LateProtocols(NAME, make, lambda module, runner: module.connections(runner))
     server = await asyncio.get_running_loop().create_server(late, "127.0.0.1", 0)
     yield Port(late, server)
     GATE.set()
@@ -97,6 +97,16 @@ async def test_clients_wait_with_what_they_have_sent_while_the_loop_goes_on(port
         assert b"late" in await reader.read()
         assert all(b"late" in said for said in await asyncio.gather(*others))
     assert b"late" in await port.ask()
+    writer.close()
+
+
+async def test_a_client_that_has_sent_nothing_yet_is_served_once_it_does(port: Port) -> None:
+    reader, writer = await port.open(b"")
+    GATE.set()
+    assert b"late" in await port.ask()
+    writer.write(REQUEST)
+    async with asyncio.timeout(PATIENCE):
+        assert b"late" in await reader.read()
     writer.close()
 
 
