@@ -21,8 +21,8 @@ from devroute.proxy.control.sidecars import sidecar_routes
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.ports.limits import MAX_BODY_BYTES
 from devroute.routing.registry import Registry
+from tests.proxy.ports.client import Answer, Client
 
-PATIENCE = 20.0
 HOST = b"host: proxy\r\n"
 DETOUR = b'x-devroute: {"foo": "10.0.0.1:8001"}\r\nx-devroute-candidates: foo,foo-v1\r\n'
 REFUSED = b'x-devroute: {"foo": "192.168.1.1:8001"}\r\nx-devroute-candidates: foo\r\n'
@@ -57,18 +57,6 @@ async def probe(address: Address, service: str) -> None:
 
 
 @dataclass
-class Answer:
-    status: int
-    fields: dict[str, str]
-    body: bytes
-
-    @property
-    def essence(self) -> tuple[int, dict[str, str], bytes]:
-        """All but the moment, and the name of the program."""
-        return self.status, {k: v for k, v in self.fields.items() if k not in ("date", "server")}, self.body
-
-
-@dataclass
 class Port:
     """A control port. `events`: its audit trail; `upgraded`: how many connections aiohttp has got."""
 
@@ -78,20 +66,13 @@ class Port:
 
     async def says(self, *requests: bytes) -> list[Answer]:
         """The responses on one connection, each request sent after the response to the one before."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.number)
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.number))
         answers = []
-        async with asyncio.timeout(PATIENCE):
-            for request in requests:
-                writer.write(request)
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                if " 100 " in head:
-                    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                start, *lines = head.split("\r\n")[:-2]
-                pairs = (line.partition(": ") for line in lines)
-                fields = {name.lower(): value for name, _, value in pairs}
-                length = 0 if request.startswith(b"HEAD ") else int(fields.get("content-length", 0))
-                answers.append(Answer(int(start.split()[1]), fields, await reader.readexactly(length)))
-        writer.close()
+        for request in requests:
+            client.writer.write(request)
+            answer = await client.response(body=not request.startswith(b"HEAD "))
+            answers.append(await client.response() if answer.status == 100 else answer)
+        client.writer.close()
         return answers
 
 

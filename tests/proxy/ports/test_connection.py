@@ -23,9 +23,9 @@ from devroute.proxy.ports.limits import (
 )
 from devroute.proxy.ports.message import Request, Response, json_response, no_content
 from devroute.proxy.ports.routes import Outcome, Routes
+from tests.proxy.ports.client import Client
 from tests.support.eventually import eventually, quiet
 
-PATIENCE = 20.0
 #: Bytes of a response: more than the kernel buffers.
 LARGE = 16_000_000
 HOST = b"host: proxy\r\n"
@@ -34,40 +34,6 @@ GET = b"GET /now HTTP/1.1\r\n%b\r\n" % HOST
 
 def post(body: bytes, fields: bytes = b"") -> bytes:
     return b"POST /echo HTTP/1.1\r\n%bcontent-length: %d\r\n%b\r\n%b" % (HOST, len(body), fields, body)
-
-
-@dataclass
-class Answer:
-    status: int
-    fields: dict[str, str]
-    body: bytes
-
-    @property
-    def code(self) -> str:
-        return str(json.loads(self.body)["code"])
-
-
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def response(self, *, body: bool = True) -> Answer:
-        async with asyncio.timeout(PATIENCE):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            start, *lines = head.split("\r\n")[:-2]
-            fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-            length = int(fields.get("content-length", "0")) if body else 0
-            return Answer(int(start.split()[1]), fields, await self.reader.readexactly(length))
-
-    async def ask(self, request: bytes) -> Answer:
-        self.writer.write(request)
-        return await self.response()
-
-    async def rest(self) -> bytes:
-        """Up to the end of the connection."""
-        async with asyncio.timeout(PATIENCE):
-            return await self.reader.read()
 
 
 @dataclass
