@@ -7,7 +7,7 @@ contract's raw bytes until policy changes; whether a laptop is online is looked 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from devroute.bounded_cache import BoundedCache
@@ -54,7 +54,7 @@ class _CachedDecision:
     """An entry that policy permits, and the last route to it."""
 
     entry: Entry
-    target: str  # the entry's, in words
+    target: str = field(init=False)  # the entry's, in words
     conditional: bool = False  # the entry is not for every request
     prefix: tuple[bytes, ...] = ()  # of the paths that the entry is for, if it has one
     static: bool = False  # the route needs no laptop
@@ -64,6 +64,9 @@ class _CachedDecision:
     route: Route | None = None
     paths: tuple[bytes, ...] = ()  # the laptop takes only requests under these, if any
     methods: tuple[bytes, ...] = ()  # and only with these, if any
+
+    def __post_init__(self) -> None:
+        self.target = str(self.entry.target)
 
 
 class ContractRouter:
@@ -156,7 +159,7 @@ class ContractRouter:
         cached = self._decisions.get(key)
         if cached is None or cached.laptop is not laptop:
             entry = permit_shadow_traffic(target, self._policy())
-            cached = _CachedDecision(entry, str(entry.target), callers=self._no_callers_yet(entry))
+            cached = _CachedDecision(entry, callers=self._no_callers_yet(entry))
             self._build(cached, laptop, contract=False)
             self._remember(key, cached)
         if cached.callers is not None:
@@ -219,7 +222,6 @@ class ContractRouter:
             )
         return _CachedDecision(
             entry,
-            str(entry.target),
             conditional=bool(entry.methods or entry.path is not None or entry.percent == 0),
             prefix=() if entry.path is None else _prefixes((entry.path,)),
             static=aborts or isinstance(entry.target, Address),
