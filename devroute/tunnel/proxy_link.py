@@ -38,6 +38,9 @@ SLOWER: Final = 3
 QUIET_SECONDS: Final = 0.9
 PONG_SECONDS: Final = 1.0
 
+#: Seconds by which a timer may be late before this process counts as having stood still itself.
+LATE_SECONDS: Final = 0.1
+
 #: Bytes a second of the slowest network that has to keep up: a PING waits behind what is under way.
 SLOWEST: Final = 256 * 1024
 
@@ -135,6 +138,7 @@ class ProxyLink(ExchangeLink):
         self._peer = peer
         self.delayed = 0  # requests that are to be sent later, and count already
         self._silence_check: asyncio.TimerHandle | None = None
+        self._silence_due = 0.0  # when it is to run, by the loop's clock
         self._egress: Egress | None = None
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
@@ -179,7 +183,11 @@ class ProxyLink(ExchangeLink):
         """Start a request. Raises ValueError while the session cannot open a stream."""
         super().open_stream(owner, service, wire, flags, length)
         if self._silence_check is None:
-            self._silence_check = self._loop.call_later(QUIET_SECONDS, self._check_silence)
+            self._check_silence_in(QUIET_SECONDS)
+
+    def _check_silence_in(self, seconds: float) -> None:
+        self._silence_due = self._loop.time() + seconds
+        self._silence_check = self._loop.call_at(self._silence_due, self._check_silence)
 
     def _check_silence(self) -> None:
         """While requests wait for the first sign of a response, ping a laptop that is silent. If it stays
@@ -198,9 +206,12 @@ class ProxyLink(ExchangeLink):
             queued = self.transport.get_write_buffer_size() + sum(
                 each.peer_window - each.credit for each in streams
             )
-            left += pong_seconds(heartbeat.round_trip, queued)
+            now = self._loop.time()
+            left = heartbeat.pinged_at + pong_seconds(heartbeat.round_trip, queued) - now
+            if now - self._silence_due > LATE_SECONDS:  # a PONG may wait to be read
+                left = max(left, PONG_SECONDS)
         if left > 0:
-            self._silence_check = self._loop.call_later(left, self._check_silence)
+            self._check_silence_in(left)
             return
         for each in waiting:
             if not each.done:

@@ -1,6 +1,7 @@
 """A laptop that falls silent while requests wait for it: frozen, cut off, or only slow."""
 
 import asyncio
+import re
 from typing import cast
 
 import pytest
@@ -13,7 +14,7 @@ from tests.support.loopback import App, Client, answer, get, head, tunnel
 
 #: Seconds within which a request has to end; the rest is for a busy machine.
 BOUND_S = 2.0
-BUSY_S = 3.0
+BUSY_S = 8.0
 
 
 def freeze(link: AgentLink) -> None:
@@ -42,7 +43,7 @@ async def test_a_request_on_a_frozen_laptop_ends_within_two_seconds_and_the_lapt
         assert QUIET_SECONDS < loop.time() - began < BOUND_S + BUSY_S
         for client in (waiting, late):
             assert isinstance(client.error, UpstreamReset)
-            assert client.error.message == "the laptop has not responded for 2 s"
+            assert re.fullmatch(r"the laptop has not responded for \d+ s", client.error.message)
         assert not answered.done.is_set(), "something has been sent back"
         assert not link.close_reason.done(), "it may come back"
 
@@ -70,6 +71,32 @@ async def test_a_slow_app_on_a_laptop_that_answers_pings_is_waited_for() -> None
         await eventually(lambda: loop.time() - began > QUIET_SECONDS + PONG_SECONDS + 0.3)
         assert not client.done.is_set()
         assert proxy_link.heartbeat.round_trip is not None, "it was pinged"
+        answer(b"slow")(app.streams[0])
+        await asyncio.wait_for(client.done.wait(), 20)
+        assert client.body == b"slow"
+
+
+@pytest.mark.parametrize("pinged", [False, True])
+async def test_a_proxy_that_has_stood_still_itself_waits_for_the_reply_to_its_ping(
+    pinged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose CPU is limited: it finds its own timers late, and what has arrived unread."""
+    app, loop = App(), asyncio.get_running_loop()
+    async with tunnel(app) as (where, link):
+        client = Client()
+        where.upstream().open(get(), client)
+        await app.opened.wait()
+        (proxy_link,) = where.tunnels.links
+        if pinged:
+            freeze(link)
+            await eventually(lambda: proxy_link.heartbeat.pinged_at > 0)
+        time = loop.time
+        monkeypatch.setattr(loop, "time", lambda: time() + 2 * (QUIET_SECONDS + PONG_SECONDS))
+        for _ in range(3):  # turns of the loop, in which its timers run
+            await asyncio.sleep(0)
+        thaw(link)
+        await eventually(lambda: proxy_link.heartbeat.round_trip is not None)
+        assert not client.done.is_set()
         answer(b"slow")(app.streams[0])
         await asyncio.wait_for(client.done.wait(), 20)
         assert client.body == b"slow"
