@@ -86,6 +86,7 @@ async def run(
                 return await (agent.run() if log is None else first_result(agent.run(), keep_small(log)))
     finally:
         reporter.close()
+        await agent.controlled.close()  # the last: who has asked for the end waits for it
 
 
 class Agent:
@@ -306,4 +307,3 @@ class Agent:
             await upstream.close()
         if self._recorder is not None:
             self._recorder.flush()  # for the history
-        await self.controlled.close()  # the last: who has asked for the end waits for it

@@ -1,11 +1,13 @@
 """The control API of a real agent, by its socket."""
 
 import asyncio
+import io
 import json
 import os
 import shutil
 import socket
 import stat
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,7 +20,9 @@ import pytest
 from devroute.agent.control import client
 from devroute.agent.control.follower import MAX_BYTES, Follower
 from devroute.agent.control.running import FOLDER, Running, all_running, own_folder, write
+from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.reporter import Event
+from devroute.agent.ui.writer import TerminalWriter
 from devroute.cli.status import describe_running
 from devroute.errors import (
     DevrouteError,
@@ -332,6 +336,31 @@ def test_one_that_is_killed_in_the_middle_of_a_response_is_unreachable_and_has_e
             client.request(it, "GET", "/v1")
         other.submit(die)
         assert client.stop(it, 5.0)
+
+
+class SlowStream(io.StringIO):
+    """As of a busy disk."""
+
+    def write(self, text: str) -> int:
+        if '"ended"' in text:
+            threading.Event().wait(0.3)
+        return super().write(text)
+
+
+async def test_who_asks_for_the_end_waits_until_the_last_line_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = SlowStream()
+    monkeypatch.setattr(
+        "devroute.agent.app.reporter_for", lambda settings: LineReporter("json", TerminalWriter(output))
+    )
+
+    def stop(it: Running) -> str:
+        assert client.stop(it, 20.0)
+        return output.getvalue()
+
+    async with site() as where, running(where, tmp_path) as it:
+        assert '"ended"' in await asyncio.to_thread(stop, it)
 
 
 def test_one_that_is_stopped_is_listed_as_such_and_has_not_ended(
