@@ -41,13 +41,18 @@ def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
+    # A signal between the fork and the handlers below would end this process alone, so it waits for them.
+    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     process = os.fork()
     if process == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(reading)
         _be_in_the_background(run, log, writing)
     os.close(writing)
     try:
         with signals_raise(), os.fdopen(reading, "rb") as pipe:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             report = json_object(pipe.readline(MAX_REPORT)) or {}
     except (KeyboardInterrupt, Ended) as end:  # no one would know of a process that is ready later
         os.kill(process, signal.SIGTERM)
