@@ -15,8 +15,8 @@ from devroute.contract.signer import SigningKey, sign
 from devroute.errors import ConfigInvalid
 from devroute.proxy.app import Proxy
 from devroute.proxy.settings import ProxySettings
+from tests.support.eventually import PATIENCE_S
 
-PATIENCE = 5.0
 KEY = SigningKey.new("alice")
 
 
@@ -39,7 +39,7 @@ async def asked(port: int, path: str, contract: str) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     fields = f"host: foo\r\nx-devroute: {contract}\r\nx-devroute-matched: s0\r\nx-devroute-candidates: s0"
     writer.write(f"GET {path} HTTP/1.1\r\n{fields}\r\nconnection: close\r\n\r\n".encode())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PATIENCE_S):
         answer = await reader.read()
     writer.close()
     return answer.decode()

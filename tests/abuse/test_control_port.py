@@ -16,8 +16,8 @@ from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.proxy.ports.limits import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS, MAX_HTTP_HEAD
 from devroute.routing.registry import Registry
+from tests.support.eventually import PATIENCE_S
 
-PATIENCE = 5.0
 HEAD_SECONDS = 0.3
 
 
@@ -38,8 +38,8 @@ class Port:
         self.runner = create_runner(app)
         await self.runner.setup()
         tunnels = Tunnels(authenticate=no_token, registry=Registry(), permit=lambda *_: None)
-        listener = ControlListener(http=connections(self.runner), tunnels=tunnels, head_seconds=HEAD_SECONDS)
-        self.server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", 0)
+        self.listener = ControlListener(http=connections(self.runner), tunnels=tunnels)
+        self.server = await asyncio.get_running_loop().create_server(self.listener, "127.0.0.1", 0)
 
     async def says(self, *pieces: bytes) -> list[tuple[int, bytes]]:
         """The responses to these requests, one after the other, up to the end of the connection."""
@@ -47,7 +47,7 @@ class Port:
         found = []
         try:
             left = list(pieces)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE_S):
                 while True:
                     if left:
                         writer.write(left.pop(0))
@@ -123,6 +123,7 @@ async def test_a_refusal_of_a_later_request_is_json_too(port: Port) -> None:
 
 @pytest.mark.parametrize("drip", [b"", b"GET", b"POST /echo HTTP/1.1\r\nhost: x\r\n"])
 async def test_a_head_that_does_not_arrive_times_out(drip: bytes, port: Port) -> None:
+    port.listener.head_seconds = HEAD_SECONDS
     assert await port.code(drip) == (408, "request-timeout")
 
 
@@ -162,11 +163,11 @@ async def test_requests_are_answered_however_they_are_cut(port: Port) -> None:
             writer.write(requests[at : at + size])
             await asyncio.sleep(0)
         for body in (b"hi", b"", b"a\r\n\r\nb"):
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
             assert head.startswith(b"HTTP/1.1 200 ")
             assert await reader.readexactly(len(body)) == body
         writer.write(chunked)
-        assert (await asyncio.wait_for(reader.read(), PATIENCE)).endswith(b"\r\n\r\nabc")
+        assert (await asyncio.wait_for(reader.read(), PATIENCE_S)).endswith(b"\r\n\r\nabc")
         writer.close()
 
 

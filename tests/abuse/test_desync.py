@@ -9,9 +9,9 @@ import pytest
 
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
+from tests.support.eventually import PATIENCE_S
 from tests.support.loopback import Client, get, post
 
-PATIENCE = 5.0
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nmine"
 POISON = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison"
 
@@ -28,12 +28,12 @@ class App:
     async def serve(self, client: Client) -> socket.socket:
         """Respond to the one request that is open, on a new connection."""
         loop = asyncio.get_running_loop()
-        connection, _ = await asyncio.wait_for(loop.sock_accept(self._listening), PATIENCE)
+        connection, _ = await asyncio.wait_for(loop.sock_accept(self._listening), PATIENCE_S)
         connection.setblocking(False)
         self._connections.append(connection)
-        await asyncio.wait_for(loop.sock_recv(connection, 65536), PATIENCE)
+        await asyncio.wait_for(loop.sock_recv(connection, 65536), PATIENCE_S)
         connection.sendall(ANSWER)
-        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
         return connection
 
     async def close(self) -> None:

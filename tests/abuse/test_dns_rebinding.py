@@ -25,6 +25,7 @@ import pytest
 import pytest_asyncio
 
 from devroute.mesh.envoy import stop
+from tests.support.eventually import PATIENCE_S
 
 #: Loopback addresses that nothing else uses, not even another worker that runs this module.
 NET = f"127.{random.randint(16, 250)}.{random.randint(1, 250)}"
@@ -132,7 +133,7 @@ class World:
 @asynccontextmanager
 async def proxy(folder: Path) -> AsyncIterator[dict[str, Any]]:
     """A `devroute proxy` that uses our name server; returns its event `proxy.ready`."""
-    (folder / "resolv.conf").write_text(f"nameserver {SERVER}\noptions timeout:2 attempts:2\n")
+    (folder / "resolv.conf").write_text(f"nameserver {SERVER}\noptions timeout:30 attempts:1\n")
     (folder / "nsswitch.conf").write_text("hosts: dns\n")
     (folder / "policy.yaml").write_text(f"direct: {{networks: [{PERMITTED}/32]}}\n")
     own = ("unshare", "--mount", "--propagation", "private", "sh", "-c", OWN_NAMES)
@@ -141,13 +142,14 @@ async def proxy(folder: Path) -> AsyncIterator[dict[str, Any]]:
         *(*own, str(folder / "resolv.conf"), str(folder / "nsswitch.conf")),
         *(sys.executable, "-m", "devroute", "proxy", "--policy", "policy.yaml", *ports),
         cwd=folder,
+        env=os.environ | {"DEVROUTE_PROBE_TIMEOUT": "30", "DEVROUTE_CONNECT_TIMEOUT": "60"},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
         assert started.stdout is not None
         said = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while line := await started.stdout.readline():
                 said += line
                 if b'"proxy.ready"' in line:

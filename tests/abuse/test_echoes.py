@@ -10,7 +10,7 @@ import pytest
 from devroute.proxy.app import Proxy
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.background_writer import BackgroundWriter, LineFile
-from tests.support.h2_peer import PATIENCE
+from tests.support.eventually import PATIENCE_S
 
 #: Bytes that one response, or one line, may have.
 MAX_RESPONSE = 8 * 1024
@@ -66,7 +66,7 @@ class Running:
     async def response(self, port: int, start: bytes, fields: list[bytes]) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"\r\n".join([start, b"host: x", b"connection: close", *fields, b"", b""]))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_S):
             response = await reader.read()
         writer.close()
         return response

@@ -8,7 +8,8 @@ from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
 
 from devroute.downstream.http1 import MAX_AT_ONCE
 from devroute.http.http2.protocol import MAX_EVENTS, PREFACE, Http2Protocol
-from tests.conformance.port import PATIENCE, data_port
+from tests.conformance.port import data_port
+from tests.support.eventually import PATIENCE_S
 
 FIELDS = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo")]
 
@@ -32,7 +33,7 @@ async def test_many_small_requests_in_one_read_leave_others_their_turns(sent: by
         client = await port.dial()
         client.writer.write(sent)
         turns = 0
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_S):
             while len(port.exchanges) < 900:
                 await asyncio.sleep(0)
                 turns += 1

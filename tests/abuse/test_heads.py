@@ -10,7 +10,8 @@ from h2.settings import SettingCodes
 
 from devroute.proxy.app import Proxy
 from devroute.proxy.settings import ProxySettings
-from tests.support.h2_peer import PATIENCE, dial
+from tests.support.eventually import PATIENCE_S
+from tests.support.h2_peer import dial
 
 START = b"GET / HTTP/1.1\r\nhost: foo\r\n"
 HTTP2_START = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"foo"))
@@ -35,7 +36,7 @@ async def http1(port: int, head: bytes) -> tuple[int, str]:
     """Status and code of the response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PATIENCE_S):
         start = await reader.readuntil(b"\r\n\r\n")
         fields = dict(line.split(b": ", 1) for line in start.lower().split(b"\r\n")[1:-2])
         body = json.loads(await reader.readexactly(int(fields[b"content-length"])))

@@ -16,10 +16,8 @@ from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream
 from devroute.upstream.interface import Reservable, Upstream, UpstreamStream
 from devroute.upstream.pools import Pools
 from tests.conformance.port import TIMEOUTS, data_port
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import App, Client, Site, connect, get, tunnel
-
-PATIENCE = 5.0
 
 
 async def refusal(where: Site, name: str) -> str | None:
@@ -125,7 +123,7 @@ async def test_a_request_that_waits_to_know_what_its_app_speaks_counts_as_in_fli
         for client in clients:
             pool.open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), client)
         assert pool.in_flight == 2
-        await asyncio.wait_for(clients[2].done.wait(), PATIENCE)
+        await asyncio.wait_for(clients[2].done.wait(), PATIENCE_S)
         assert isinstance(clients[2].error, TargetOverloaded)
         assert [client.error for client in clients[:2]] == [None, None]
         await pools.close()
@@ -139,7 +137,7 @@ async def test_delayed_aborts_are_bounded_and_end_after_their_delay() -> None:
     for _ in range(3):
         client = Client()
         DelayUpstream(abort, 0.0, count).open(get(), client)
-        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
         assert client.error is None
 
 
@@ -167,7 +165,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
 ) -> None:
     where, _ = two
     policy = Policy.from_mapping({"direct": {"networks": ["127.0.0.1/32"], "ports": ["1-65535"]}})
-    pools = Pools(lambda: policy, connect_timeout=PATIENCE, max_in_flight=100)
+    pools = Pools(lambda: policy, connect_timeout=PATIENCE_S, max_in_flight=100)
     router = ContractRouter(where.registry, lambda: policy, pools)
     app = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)  # never responds
     address = Address("127.0.0.1", app.sockets[0].getsockname()[1])
@@ -228,7 +226,7 @@ async def test_a_response_that_never_ends_is_cut_off_after_the_total_timeout(
         monkeypatch.setattr(TIMEOUTS, "total", 0.05)
         client = await port.dial()
         client.writer.write(REQUEST)
-        await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\nxx"), PATIENCE)
+        await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\nxx"), PATIENCE_S)
         ticking = asyncio.get_running_loop()
         await eventually(lambda: port.server.tick(ticking.time()) or port.exchanges)
         assert port.exchanges[0].error is not None

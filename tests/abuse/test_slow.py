@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from devroute.tunnel.protocol.websocket import request_upgrade
-from tests.conformance.port import PATIENCE, TIMEOUTS, Port, data_port
-from tests.support.eventually import eventually
+from tests.conformance.port import TIMEOUTS, Port, data_port
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import site
 
 REQUEST = b'%b HTTP/1.1\r\nhost: foo\r\nx-devroute: {"foo": "alice"}\r\nx-devroute-matched: foo\r\n%b\r\n'
@@ -41,7 +41,7 @@ async def test_a_response_that_stalls_times_out(monkeypatch: pytest.MonkeyPatch)
     async with data_port(await asyncio.start_server(app, "127.0.0.1", 0)) as port:
         client = await port.dial()
         client.writer.write(REQUEST % (b"GET /", b""))
-        await asyncio.wait_for(client.reader.readuntil(b"half"), PATIENCE)
+        await asyncio.wait_for(client.reader.readuntil(b"half"), PATIENCE_S)
         await ticking(port)
         assert await client.rest() == b""
     assert port.exchanges[0].error is not None
@@ -56,9 +56,9 @@ async def test_the_tunnel_negotiates_no_compression() -> None:
     async with site() as where:
         reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
         writer.write(request_upgrade("x", "/tunnel", fields, bytes(16))[0])
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"extensions" not in head.lower()
         writer.write(b"\xc2\x80\1\2\3\4")  # RSV1: "compressed"
-        assert b"reserved bits" in await asyncio.wait_for(reader.read(), PATIENCE) or reader.at_eof()
+        assert b"reserved bits" in await asyncio.wait_for(reader.read(), PATIENCE_S) or reader.at_eof()
         writer.close()

@@ -20,17 +20,15 @@ from devroute.tunnel.protocol.flood_guard import (
 )
 from devroute.tunnel.protocol.frames import CREDIT, FIRST_AGENT_ID, OPEN_PREFIX, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.windows import LINK_RESPONSES, WindowBudget
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
 from tests.support.mesh_way import reaching
 from tests.support.raw_frames import encoded, frame, send
 
-PATIENCE = 30.0
-
 
 async def flood(link: Link, piece: bytes, ended: "asyncio.Future[Any]") -> None:
     """Write `piece` until the peer has ended the link: as time passes, it permits more."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PATIENCE_S):
         while not ended.done():
             if not link.transport.is_closing():
                 link.transport.write(piece)
@@ -61,7 +59,7 @@ async def test_an_agent_that_floods_the_proxy_loses_its_link_and_no_other_does(n
         client = Client()
         where.upstream("bob").open(get(), client)
         await flood(hostile, encoded(hostile, *[FLOODS[name]] * 1000), hostile.disconnected)
-        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
         assert hostile.goaway is not None
         assert hostile.goaway.code == "tunnel-flood"
         assert (client.error, client.body) == (None, b"fine")
@@ -84,7 +82,7 @@ async def test_a_proxy_that_opens_and_resets_streams_loses_its_agent() -> None:
         (hostile,) = where.tunnels.links
         opening = OPEN_PREFIX.pack(0, 3) + b"foo" + get().wire
         numbers = itertools.count(1)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_S):
             while not agent.close_reason.done():  # as time passes, it permits more
                 for number in itertools.islice(numbers, 100):
                     reset = frame(FrameType.RESET, number, b"cancelled\n\n")
@@ -100,7 +98,7 @@ async def test_an_agent_that_opens_and_resets_streams_loses_its_link() -> None:
     async with reaching(app) as (_, _links, hostile, _where):
         opening = OPEN_PREFIX.pack(0, 4) + b"c:80" + get().wire
         numbers = itertools.count(FIRST_AGENT_ID)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_S):
             while not hostile.close_reason.done():  # as time passes, it permits more
                 for number in itertools.islice(numbers, 100):
                     reset = frame(FrameType.RESET, number, b"cancelled\n\n")
@@ -135,7 +133,7 @@ async def test_all_streams_of_a_sidecar_that_dies_are_no_flood() -> None:
         client = Client()
         app.serve = answer(b"still here")
         upstream.open(get(), client)
-        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
         assert client.body == b"still here"
 
 
@@ -207,9 +205,9 @@ async def test_responses_that_wait_for_clients_that_do_not_read_are_bounded_and_
             stream.pause_response()
             answering.sink.on_head(head(200))
             answering.sink.on_data(bytes(100_000))
-        await asyncio.wait_for(clients[3].done.wait(), PATIENCE)
+        await asyncio.wait_for(clients[3].done.wait(), PATIENCE_S)
         assert isinstance(clients[3].error, TargetOverloaded)
-        await asyncio.wait_for(app.streams[3].cancelled.wait(), PATIENCE)
+        await asyncio.wait_for(app.streams[3].cancelled.wait(), PATIENCE_S)
         assert waiting.left == 0
         streams[0].cancel()
         assert waiting.left == 100_000

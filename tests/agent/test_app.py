@@ -527,7 +527,7 @@ async def test_a_blocked_terminal_does_not_block_the_tunnel() -> None:
     for _ in range(2000):
         reporter.request(finished)
         reporter.flush()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # what blocks it would do so for good
     terminal.open.set()
     await eventually(lambda: terminal.getvalue().count("/first") > MAX_BATCHES)
     reporter.request(finished._replace(target="/last"))

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio
 
 #: Seconds; the second is for a machine whose cores are all in use.
 BOUND_S = 0.5
-BUSY_S = 2.0
+BUSY_S = 10.0
 
 
 async def first_success(where: Site) -> float:
@@ -51,8 +51,8 @@ async def test_no_negative_cache_of_a_sidecar_or_an_address_lasts_longer() -> No
     assert max(LAPTOP_TTL_MS / 1000, EAGER_DELAY, WATCH_SECONDS) <= BOUND_S
 
 
-async def test_a_restarted_server_after_many_failed_attempts(said: Said) -> None:
-    where = await start_site()
+async def test_a_restarted_server_after_many_failed_attempts(said: Said, unused_tcp_port: int) -> None:
+    where = await start_site(unused_tcp_port)
     async with app() as port, up(settings(where.url, f"foo=127.0.0.1:{port}", output="json")) as task:
         await online(where, task)
         await where.stop()
@@ -83,8 +83,13 @@ async def test_an_app_at_an_address_that_has_just_started(unused_tcp_port: int) 
     for _ in range(FAILURES):
         with pytest.raises(TargetUnreachable):
             await dialer.connect(asyncio.Protocol)
-    with pytest.raises(CircuitOpen):
-        await dialer.connect(asyncio.Protocol)
+
+    async def refused_at_once() -> bool:
+        with pytest.raises((CircuitOpen, TargetUnreachable)) as caught:
+            await dialer.connect(asyncio.Protocol)
+        return caught.type is CircuitOpen
+
+    await eventually(refused_at_once)  # on a busy machine it may be half-open by now, and open again
     async with app(port=unused_tcp_port):
         began = loop.time()
 

@@ -158,7 +158,8 @@ async def test_a_server_without_reach_is_named_at_once() -> None:
         link.close_with(DevrouteError("the test is over"))
 
 
-async def test_a_request_waits_for_a_link_that_is_about_to_be_there() -> None:
+async def test_a_request_waits_for_a_link_that_is_about_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh_links, "WAIT_SECONDS", 60.0)
     made: list[AgentLink] = []
     links = MeshLinks(lambda: made)
     client = Client()

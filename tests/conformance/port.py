@@ -21,9 +21,7 @@ from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.pools import Pools
-
-#: Seconds after which something counts as hung; no test waits for time to pass.
-PATIENCE = 5.0
+from tests.support.eventually import PATIENCE_S
 
 TIMEOUTS = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
 
@@ -53,7 +51,7 @@ class Client:
     async def answer(self, *, bodiless: bool = False) -> Answer:
         """The next final response; interim ones are skipped. Raises IncompleteReadError if there is none."""
         while True:
-            head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+            head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
             start, *lines = head[:-4].split(b"\r\n")
             assert start.startswith(b"HTTP/1.1 "), start
             assert re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", b"".join((start, *lines))) is None, head
@@ -67,14 +65,14 @@ class Client:
         if bodiless or status in (101, 204, 304):
             return Answer(status, fields, b"")
         length = int(fields[b"content-length"])
-        body = await asyncio.wait_for(self.reader.readexactly(length), PATIENCE)
+        body = await asyncio.wait_for(self.reader.readexactly(length), PATIENCE_S)
         return Answer(status, fields, body)
 
     async def rest(self) -> bytes:
         """Everything up to the end of the connection; a reset is an end."""
         received = b""
         try:
-            while data := await asyncio.wait_for(self.reader.read(65536), PATIENCE):
+            while data := await asyncio.wait_for(self.reader.read(65536), PATIENCE_S):
                 received += data
         except ConnectionError:
             pass
@@ -184,7 +182,7 @@ class Port:
         self.app = app or await loop.create_server(lambda: App(self.received, self.problems), "127.0.0.1", 0)
         self.upstream = Http1Pool(Dialer("127.0.0.1", self.app_port))
         policy = Policy()
-        pools = Pools(lambda: policy, connect_timeout=PATIENCE, max_in_flight=100)
+        pools = Pools(lambda: policy, connect_timeout=PATIENCE_S, max_in_flight=100)
         router = ContractRouter(_Directory(self.upstream), lambda: policy, pools)
         self.server = Listener(router, TIMEOUTS, self.exchanges.append, loop.time())
         self.listener = await loop.create_server(self.server.accept, "127.0.0.1", 0)

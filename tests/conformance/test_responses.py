@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 import h11
 import pytest
 
-from tests.conformance.port import OK, PATIENCE, Port, data_port
+from tests.conformance.port import OK, Port, data_port
 from tests.conformance.requests import MESH
 from tests.conformance.responses import CASES, POISON, After, Case
+from tests.support.eventually import PATIENCE_S
 
 FIELDS = [(b"host", b"foo"), (b"x-devroute", b'{"foo":"alice"}'), (b"x-devroute-matched", b"foo")]
 NEXT = b"GET /next HTTP/1.1\r\nhost: foo\r\n" + MESH + b"\r\n"
@@ -97,7 +98,7 @@ async def ask(port: Port, method: bytes) -> Seen:
         event = http.next_event()
         if event is h11.NEED_DATA:
             try:
-                data = await asyncio.wait_for(client.reader.read(65536), PATIENCE)
+                data = await asyncio.wait_for(client.reader.read(65536), PATIENCE_S)
                 http.receive_data(data)  # b"" is the end, which h11 accepts only where a body may end with it
             except ConnectionError:
                 return seen
@@ -140,7 +141,7 @@ KEPT = next(case for case in CASES if case.kept)
 async def test_bytes_on_an_idle_connection_are_no_response(app: App, port: Port) -> None:
     assert (await ask(port, b"GET")).complete
     app.writers[0].write(POISON)
-    await asyncio.wait_for(app.lost[0].wait(), PATIENCE)
+    await asyncio.wait_for(app.lost[0].wait(), PATIENCE_S)
     client = await port.dial()
     client.writer.write(NEXT)
     assert (await client.answer()).body == b"1:"
@@ -172,7 +173,7 @@ async def test_hop_by_hop_fields_and_the_apps_own_x_devroute_fields_are_not_forw
 ) -> None:
     client = await port.dial()
     client.writer.write(NEXT.replace(b"/next", b"/case"))
-    head = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+    head = await asyncio.wait_for(client.reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
     assert head.split(b"\r\n")[1:-2] == [
         b"content-length: 2",
         b"Set-Cookie: a",

@@ -207,10 +207,10 @@ def test_any_text_parses_or_is_refused_by_one_error(raw: str) -> None:
     ["{", "}", "'", '"', ",", " ", "=", "a=", "a:{", "[", "{a=[", "\\", "\u201c", "a", ", }", "a={b=1,"],
 )
 def test_the_search_for_a_correction_takes_linear_time(piece: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     parsed_or_refused((piece * MAX_BYTES)[:MAX_BYTES])
     parsed_or_refused(("{a=" + piece * MAX_BYTES)[:MAX_BYTES])
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 _JSON = st.recursive(

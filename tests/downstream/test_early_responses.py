@@ -14,11 +14,9 @@ from devroute.http.message import InboundRequest
 from devroute.routing.route import Route
 from tests.support import h2_peer
 from tests.support.data_port import Router, always, app_behind, data_port
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 MIB = 1024 * 1024
-#: Seconds after which a request counts as hung.
-PATIENCE = 10.0
 REFUSAL = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\n\r\ntoo large"
 
 AppPlay = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -142,7 +140,7 @@ async def upload_by_http2(port: int, size: int) -> int:
 async def test_the_client_of_a_large_upload_gets_the_early_response(play: str, way: str, kind: str) -> None:
     async with playing(way, PLAYS[play]) as (port, _):
         for size in (5 * MIB, 20 * MIB) if kind == "length" else (5 * MIB,):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE_S):
                 if kind == "h2":
                     status = await upload_by_http2(port, size)
                 else:

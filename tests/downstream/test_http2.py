@@ -35,8 +35,8 @@ from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import grpc_app
-from tests.support.eventually import eventually
-from tests.support.h2_peer import MESH, PATIENCE, Fields, Peer, dial, serving
+from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.h2_peer import MESH, Fields, Peer, dial, serving
 from tests.support.loopback import App, AppStream, BulkApp, Client, answer, get, head, tunnel
 
 MIB = 1024 * 1024
@@ -171,14 +171,15 @@ async def test_a_cancelled_call_ends_in_the_app_too(channel: aio.Channel) -> Non
     call = channel.unary_stream("/t/Hang")(b"")
     assert await call.read() == b"started"
     call.cancel()
-    await asyncio.wait_for(channel.unary_unary("/t/Cancelled")(b""), PATIENCE)
+    await asyncio.wait_for(channel.unary_unary("/t/Cancelled")(b""), PATIENCE_S)
 
 
 async def test_a_deadline_ends_the_call_on_both_sides(channel: aio.Channel) -> None:
-    call = channel.unary_stream("/t/Hang")(b"", timeout=1.0)
+    await channel.unary_unary("/t/Unary")(b"")  # so that nothing has to connect or load any more
+    call = channel.unary_stream("/t/Hang")(b"", timeout=3.0)
     assert await call.read() == b"started"
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.wait_for(channel.unary_unary("/t/Cancelled")(b""), PATIENCE)
+    await asyncio.wait_for(channel.unary_unary("/t/Cancelled")(b""), PATIENCE_S)
 
 
 async def test_many_calls_at_once_each_get_their_own_response(channel: aio.Channel) -> None:
@@ -255,7 +256,7 @@ async def test_http2_and_http11_clients_share_a_port_and_an_app() -> None:
         assert (fields[b":status"], fields[b"content-length"], body) == (b"200", b"5", b"hello")
         reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
         writer.write(b"GET /a?b HTTP/1.1\r\nhost: foo\r\nconnection: close\r\n\r\n")
-        assert (await asyncio.wait_for(reader.read(), PATIENCE)).endswith(b"\r\n\r\nhello")
+        assert (await asyncio.wait_for(reader.read(), PATIENCE_S)).endswith(b"\r\n\r\nhello")
         writer.close()
     first, second = app.streams
     assert first.head.wire.startswith(b"GET /a?b HTTP/1.1\r\nhost: foo\r\nx-devroute: ")
@@ -286,7 +287,7 @@ async def test_an_http11_client_reaches_an_app_that_speaks_http2_only() -> None:
             b"Transfer-Encoding: chunked\r\nX-Case: Kept\r\n\r\n3\r\nabc\r\n0\r\nx-more: 1\r\n\r\n"
             b"HEAD /b HTTP/1.1\r\nhost: foo\r\nconnection: close\r\n\r\n"
         )
-        both = await asyncio.wait_for(reader.read(), PATIENCE)
+        both = await asyncio.wait_for(reader.read(), PATIENCE_S)
         writer.close()
     assert both.split(RESULT) == [
         b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nx-method: POST\r\n",
@@ -307,11 +308,11 @@ async def test_the_preface_may_come_in_pieces_but_only_first() -> None:
             await writer.drain()
             await asyncio.sleep(0)
         writer.write(SettingsFrame(0).serialize())
-        assert (await asyncio.wait_for(reader.readexactly(9), PATIENCE))[3] == 4
+        assert (await asyncio.wait_for(reader.readexactly(9), PATIENCE_S))[3] == 4
         writer.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
         writer.write(b"GET / HTTP/1.1\r\nhost: foo\r\n\r\n" + protocol.PREFACE)
-        both = await asyncio.wait_for(reader.read(), PATIENCE)
+        both = await asyncio.wait_for(reader.read(), PATIENCE_S)
         assert both.count(b"HTTP/1.1 ") == 2
         assert b"HTTP/1.1 400 " in both
         writer.close()
@@ -408,7 +409,7 @@ async def test_the_callers_deadline_is_kept_where_the_app_does_not() -> None:
         _, body, trailers, _ = await client.whole(late)
         assert (body, trailers[b"grpc-status"]) == (b"some", b"4")
         for stream in app.streams:
-            await asyncio.wait_for(stream.cancelled.wait(), PATIENCE)
+            await asyncio.wait_for(stream.cancelled.wait(), PATIENCE_S)
     assert [each.error.code for each in port.exchanges if each.error] == ["upstream-timeout"] * 2
 
 
@@ -425,7 +426,7 @@ async def test_a_client_that_leaves_cancels_its_requests(leave: str) -> None:
                 client.wire.reset_stream(stream, 8)
             client.flush()
         for each in app.streams:
-            await asyncio.wait_for(each.cancelled.wait(), PATIENCE)
+            await asyncio.wait_for(each.cancelled.wait(), PATIENCE_S)
         await port.settled(3)
     assert {each.error.code for each in port.exchanges if each.error} == {"client-closed"}
 
@@ -606,7 +607,7 @@ async def test_a_complete_response_outlives_its_connection() -> None:
         await eventually(lambda: bool(client.heads) and not upstream._connections)
         assert not client.body
         stream.resume_response()
-        await asyncio.wait_for(client.done.wait(), PATIENCE)
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
         assert (bytes(client.body), client.trailers, client.error) == (b"hello", [(b"x-sum", b"1")], None)
         assert not upstream.busy
 
@@ -630,7 +631,7 @@ async def test_a_draining_port_announces_it_finishes_open_streams_and_closes() -
         assert (await client.whole(crossing))[1] == b"hello"
         while not client.ended:
             await client.turn()
-        await asyncio.wait_for(port.server.drained.wait(), PATIENCE)
+        await asyncio.wait_for(port.server.drained.wait(), PATIENCE_S)
 
 
 async def test_a_connection_that_is_idle_for_long_is_closed() -> None:

@@ -27,7 +27,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 #: Seconds within which an app has to be cancelled once its client has gone (issue 3).
 CANCEL_S = 0.1
 #: So much more on a machine whose cores are all in use; without a cancellation it would never end.
-BUSY_S = 1.9
+BUSY_S = 19.0
 
 
 @dataclass

@@ -7,7 +7,7 @@ import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -265,8 +265,11 @@ async def test_keys_may_be_in_a_file_and_are_read_again(tmp_path: Path) -> None:
 
 
 async def test_the_tunnel_of_an_expired_token_ends_with_that_reason(place: Place) -> None:
-    link = await place.link(place.issuer.token("carol", exp=time.time() - 4))
-    async with asyncio.timeout(END_S):
+    for left in (1, 4, 16):  # seconds of the 5 by which clocks may differ
+        with suppress(TokenExpired):
+            link = await place.link(place.issuer.token("carol", exp=time.time() - 5 + left))
+            break
+    async with asyncio.timeout(left + END_S):
         await link.close_reason
     assert link.goaway is not None
     assert link.goaway.code == TokenExpired.code
@@ -275,13 +278,13 @@ async def test_the_tunnel_of_an_expired_token_ends_with_that_reason(place: Place
 
 async def test_the_tunnel_of_a_revoked_or_expired_static_token_ends_and_others_stay(place: Place) -> None:
     (secret, alice), (other, bob) = new_token("alice"), new_token("bob")
-    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 6))
     (short, carol) = new_token("carol", expires=soon)
     write(place, alice, bob, carol)
     await known(place, secret)
     links = [await place.link(each) for each in (secret, other, short)]
     write(place, bob, carol)
-    async with asyncio.timeout(END_S):
+    async with asyncio.timeout(6 + END_S):
         await asyncio.gather(links[0].close_reason, links[2].close_reason)
     assert [link.goaway and link.goaway.code for link in links] == ["token-invalid", None, "token-expired"]
     assert links[0].goaway is not None

@@ -29,12 +29,11 @@ from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
 from tests.support.data_port import always, data_port
+from tests.support.eventually import PATIENCE_S
 from tests.support.loopback import tunnel
 
 pytestmark = pytest.mark.mesh
 
-#: Seconds after which a request counts as hung.
-PATIENCE = 20.0
 #: Requests at a time: what hangs, hangs together.
 AT_ONCE = 40
 #: Of the loop, in which a piece passes from the client to the app.
@@ -288,7 +287,7 @@ async def observe(case: Case, app: str, port: int, apps: "Apps") -> Seen:
     seen.pop(case.name, None)
     send = by_http2 if case.way == "h2" else by_http1
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_S):
             response = await send(case, app, port)
     except (TimeoutError, ConnectionError, AssertionError, h11.RemoteProtocolError) as error:
         return Seen(seen.get(case.name), None, f"{type(error).__name__}: {error}")
@@ -349,7 +348,7 @@ async def test_every_body_arrives_as_through_a_plain_envoy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An app in this busy process may take more than a second to say what it speaks.
-    monkeypatch.setattr(negotiating, "NEGOTIATE_SECONDS", PATIENCE)
+    monkeypatch.setattr(negotiating, "NEGOTIATE_SECONDS", PATIENCE_S)
     assert len(CASES) > 100
     different = []
     async with AsyncExitStack() as stack:

@@ -19,12 +19,11 @@ from devroute.mesh.istio.sidecar import Endpoint
 from tests.envoy import app as big
 from tests.envoy.harness import serving
 from tests.envoy.real import Mesh, real_mesh
+from tests.support.eventually import PATIENCE_S
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 SIZE = 20 * 1024 * 1024
-#: Seconds of an upload at most, on a loaded machine; behind a stalled copy it would not end.
-PATIENCE_S = 5.0
 COPIES = [bytes(piece) for piece in big.pieces(SIZE)]
 CHECK = zlib.crc32(b"".join(COPIES))
 

@@ -27,11 +27,10 @@ from tests.envoy.harness import ATTEMPTS, PROXY, filters_in_lua, lua_is_counted,
 from tests.envoy.real import Mesh, real_mesh
 from tests.envoy.resumption import VERSIONS, get_resumed
 from tests.support import grpc_app
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
-PATIENCE_S = 10.0
 SHORT, LONG = 64 * 1024, 8 * 1024 * 1024
 COPIES = f"cluster.{PROXY.data_cluster}.upstream_rq_total"
 LATE = f"cluster.{PROXY.control_cluster}.upstream_rq_timeout"
@@ -335,11 +334,19 @@ async def test_the_copy_names_the_caller_by_its_certificate(
     mtls = ca.for_sidecar("spiffe://cluster.local/ns/default/sa/foo")
     async with standing_in(town, copies_to(TICKETS[0]), tls=mtls) as (url, got):
         address, context = url.removeprefix("http://"), ca.for_caller(identity, version)
-        responses = await get_resumed(address, context, {"x-devroute-caller": "spiffe://forged"})
-        assert [(each.resumed, each.body["who"]) for each in responses] == [
-            *[(False, "app"), (True, "app"), (True, "app")]
-        ]
-        await eventually(lambda: len(got) >= 3)
+
+        async def copied() -> bool:
+            """Where the stand-in is late, on a busy machine, nothing is copied for two seconds."""
+            before = len(got)
+            responses = await get_resumed(address, context, {"x-devroute-caller": "spiffe://forged"})
+            assert [(each.resumed, each.body["who"]) for each in responses] == [
+                *[(False, "app"), (True, "app"), (True, "app")]
+            ]
+            with contextlib.suppress(AssertionError):
+                return await eventually(lambda: len(got) >= before + 3, within=2)
+            return False
+
+        await eventually(copied)
     assert {each["x-devroute-caller"] for each in got} == {identity}
 
 
@@ -369,11 +376,20 @@ async def test_uploads_do_not_wait_for_a_proxy_that_does_not_read(town: Town) ->
     data = {PROXY.data_cluster: Endpoint(*listening.sockets[0].getsockname())}
     try:
         async with standing_in(town, copies_to(TICKETS[0]), clusters=data) as (url, _):
-            for size, body in [(SHORT, b"x" * SHORT)] * 5 + [(LONG, b"x" * LONG), (LONG, pieces())]:
+            sidecar = town.mesh.envoys[list(town.mesh.envoys)[-1]]
+
+            async def send(size: int, body: object) -> None:
                 async with asyncio.timeout(PATIENCE_S), town.mesh.client.post(url, data=body) as answer:
                     assert await answer.json() == {"who": "app", "size": size}
-            copies = await town.mesh.envoys[list(town.mesh.envoys)[-1]].counter(COPIES)
-            assert 0 < copies <= 5
+
+            async def copied() -> int:
+                await send(SHORT, b"x" * SHORT)
+                return await sidecar.counter(COPIES)
+
+            copies = await eventually(copied)
+            for body in (b"x" * LONG, pieces()):
+                await send(LONG, body)
+            assert await sidecar.counter(COPIES) == copies
     finally:
         listening.close()
 
@@ -402,7 +418,7 @@ async def test_an_empty_assignment_is_requested_once_a_second(tmp_path: Path) ->
         for _ in range(100):
             async with mesh.client.get(mesh.url) as answer:
                 assert (await answer.json())["who"] == "app"
-        assert 1 <= len(mesh.proxy.asked) <= 1 + time.monotonic() - began
+        assert 1 <= len(mesh.proxy.asked) <= ATTEMPTS * (1 + time.monotonic() - began)
         assert mesh.proxy.asked[0].headers["x-devroute-candidates"] == "foo"
 
 

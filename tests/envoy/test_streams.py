@@ -61,7 +61,7 @@ async def rounds(client: aiohttp.ClientSession, url: str, headers: dict[str, str
 async def test_a_websocket_message_takes_less_than_a_millisecond_longer(job: Job) -> None:
     contract = {"x-devroute": json.dumps({"foo": "alice"})}
     best = 1.0
-    for _ in range(5):  # a busy machine may spoil any single run
+    for _ in range(20):  # a busy machine may spoil any single run
         straight = median(await rounds(job.client, f"{alice(job)}/socket", {}))
         best = min(best, median(await rounds(job.client, f"{job.url}/socket", contract)) - straight)
         if best < ADDED_S:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from devroute.pages.late import LateProtocols
 from devroute.proxy.control import http
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 NAME = "devroute_test_people"
 SOURCE = f"""
@@ -24,7 +24,6 @@ if not GATE.wait(20):
 #: Open: the module can be imported to its end.
 GATE = threading.Event()
 REQUEST = b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-PATIENCE = 20.0
 
 
 def make(module: ModuleType) -> web.AppRunner:
@@ -51,7 +50,7 @@ class Port:
         """All that the connection says, b"" where it is reset."""
         reader, writer = await self.open(REQUEST)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE_S):
                 return await reader.read()
         except ConnectionError:
             return b""
@@ -93,7 +92,7 @@ async def test_clients_wait_with_what_they_have_sent_while_the_loop_goes_on(port
         await asyncio.sleep(0)
     assert not any(each.done() for each in others)
     GATE.set()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PATIENCE_S):
         assert b"late" in await reader.read()
         assert all(b"late" in said for said in await asyncio.gather(*others))
     assert b"late" in await port.ask()
@@ -105,7 +104,7 @@ async def test_a_client_that_has_sent_nothing_yet_is_served_once_it_does(port: P
     GATE.set()
     assert b"late" in await port.ask()
     writer.write(REQUEST)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PATIENCE_S):
         assert b"late" in await reader.read()
     writer.close()
 

@@ -66,8 +66,10 @@ class Replica:
     async def start(self, peer_port: int) -> None:
         await self.shared.start(self.place, f"127.0.0.1:{peer_port}")
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """As the kernel ends a process: without a word."""
+        await self.shared._tasks.close()
+        await self.shared._links._tasks.close()
         self._data.close()
         self.shared._links.stop_listening()
         for link in list(self.shared._links._links):

@@ -11,6 +11,7 @@ from devroute.http.message import Framing, RequestHead
 from devroute.http.spans import AgentSpan
 from devroute.http.trace_context import TraceParent
 from devroute.policy.policy import Policy
+from devroute.replicas import node
 from devroute.replicas.certificate import Certificate, trust
 from devroute.replicas.local_laptops import take_line
 from devroute.replicas.node import LINE, Node, NodeUpstream
@@ -219,12 +220,13 @@ async def test_the_limit_of_a_subject_counts_forwarded_requests_once(redis_serve
 
 
 async def test_a_laptop_that_does_not_respond_is_noticed_by_its_owner_for_all(
-    redis_server: RedisServer,
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(node, "MARGIN_SECONDS", 20.0)  # so that the owner's answer comes first
     async with replicas(redis_server) as (one, two):
         link = await one.connect({"foo": App()})
         await eventually(lambda: two.names() == ["alice"])
-        await two.upstream().check_reachable(0.3)
+        await two.upstream().check_reachable(9.0)
         link.transport.pause_reading()
         (member,) = one.site.tunnels.links
         member.heartbeat.last_received -= 10

@@ -88,7 +88,8 @@ async def test_changes_that_arrive_after_all_was_read_change_nothing_and_have_no
             redis_server.client.publish("{test}:changes", change.encode())
         await one.connect(APP, token="bob-token")
         await known(two, names=["alice", "bob"])
-        assert redis_server.client.info("commandstats")["cmdstat_hscan"]["calls"] == reads
+        # A regular comparison may have come between; had each message been followed by one, they were 21.
+        assert redis_server.client.info("commandstats")["cmdstat_hscan"]["calls"] < reads + 5
 
 
 # --- taking a name ------------------------------------------------------------------------------------------
@@ -200,8 +201,8 @@ async def test_without_redis_everything_known_is_served_and_what_comes_is_writte
         own_redis.start()
         await known(one, two, names=["alice", "bob"])
         assert await body(one, "bob") == b"hello"
-        assert one.shared.problem is None
-        assert one.shared.lag < last, "it has compared again"
+        await eventually(lambda: one.shared.problem is None, "the end of the problem")
+        await eventually(lambda: one.shared.lag < last, "it to compare again")
 
 
 async def test_two_that_took_a_name_without_redis_are_one_again_with_it(own_redis: RedisServer) -> None:
@@ -316,7 +317,7 @@ async def test_a_replica_that_is_killed_is_gone_before_its_key_expires(redis_ser
     async with replicas(redis_server) as (one, two):
         await one.connect(APP)
         await known(two, names=["alice"])
-        one.kill()
+        await one.kill()
         await known(two, names=[])
         assert len(full(redis_server)) == 2, "its key is still there"
 

@@ -48,7 +48,7 @@ async def test_when_a_replica_is_killed_the_other_link_takes_the_next_request(
         await one.connect(ONE, instance="a1")
         await two.connect(TWO, instance="a1", link=1, beside=True)
         await has_links(2, three)
-        one.kill()
+        await one.kill()
         await eventually(lambda: not three.linked(one), "the end of the link between replicas")
         # At once: neither has its key expired, nor has its data port been found to be closed.
         assert await body(three) == b"by the second link"

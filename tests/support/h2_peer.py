@@ -12,13 +12,13 @@ import h2.events
 import h2.settings
 from hyperframe.frame import Frame
 
+from tests.support.eventually import PATIENCE_S
+
 _Codes = h2.settings.SettingCodes
 _Inputs = h2.connection.ConnectionInputs
 
 Fields = list[tuple[bytes, bytes]]
 
-#: Seconds after which something counts as hung.
-PATIENCE = 5.0
 
 MESH: Fields = [(b"x-devroute", b'{"foo": "alice"}'), (b"x-devroute-matched", b"foo")]
 
@@ -95,7 +95,7 @@ class Peer:
     async def turn(self) -> None:
         """Read something, or the end."""
         try:
-            data = await asyncio.wait_for(self.reader.read(65536), PATIENCE)
+            data = await asyncio.wait_for(self.reader.read(65536), PATIENCE_S)
         except ConnectionError:
             data = b""
         if not data:

@@ -40,9 +40,8 @@ MAX_HEAD: Final = 8 * 1024
 HEAD_SECONDS = 10.0
 #: Connections of the port.
 MAX_CONNECTIONS = 512
-
 #: Seconds for the client's first bytes, before the server is taken to speak first.
-SNIFF_SECONDS: Final = 0.3
+SNIFF_SECONDS = 0.3
 
 _CONNECT: Final = re.compile(rb"CONNECT ([!-~]+) HTTP/1\.[01]\r\n")
 _HTTP1: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|TRACE|QUERY) [!-~]")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from devroute.agent.doctor import apps
 from devroute.agent.doctor.apps import examine_app
 from devroute.contract.service_spec import ServiceSpec
 from tests.support.ports import free_port
@@ -34,7 +35,10 @@ async def test_an_app_that_listens_passes() -> None:
     assert (found.check, found.result, found.text) == ("app foo", "ok", f"127.0.0.1:{port} listens")
 
 
-async def test_a_port_that_closes_each_connection_is_not_one_that_refuses() -> None:
+async def test_a_port_that_closes_each_connection_is_not_one_that_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(apps, "WATCH_SECONDS", 20.0)  # the end of the connection ends it
     async with closing_port() as port:
         found = await examine_app(ServiceSpec("foo", "127.0.0.1", port))
     assert (found.result, found.text) == (

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from grpc import aio
 
+from devroute.agent.reach import proxy_port
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.past_mesh import past_the_mesh
 from devroute.agent.reach.reach import Reach
@@ -29,6 +30,12 @@ from tests.support.ports import free_port
 pytestmark = pytest.mark.asyncio
 
 TEA = "http://c.shop/tea?x=1"
+
+
+@pytest.fixture(autouse=True)
+def clients_may_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server here that speaks first is reached by the proxy port."""
+    monkeypatch.setattr(proxy_port, "SNIFF_SECONDS", 30.0)
 
 
 async def program(*command: str, **environment: str) -> str:

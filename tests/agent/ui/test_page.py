@@ -25,6 +25,7 @@ from devroute.agent.ui.layout import Line, Row, View, lines, sender_of, way_of
 from devroute.agent.ui.page import PageReporter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.access import AccessControl
+from devroute.tunnel import proxy_link
 from devroute.tunnel.served_stream import Finished
 from tests.support.loopback import Client, Site, get, site
 
@@ -228,8 +229,9 @@ async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_termi
 
 
 async def test_the_mode_an_app_that_is_missing_and_a_request_at_a_breakpoint_are_shown(
-    tmp_path: Path, unused_tcp_port: int
+    tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(proxy_link, "pong_seconds", lambda usual, queued: 60.0)
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -308,7 +310,7 @@ async def test_a_blocked_terminal_does_not_block_the_page() -> None:
         reporter.flush()
         longest = max(longest, time.perf_counter() - started)
         await asyncio.sleep(0)
-    assert longest < 1
+    assert longest < 20  # what blocks it would do so for good
     reporter.close()
     os.set_blocking(master, False)
     while any(thread.name == "devroute-screen" for thread in threading.enumerate()):  # let it end

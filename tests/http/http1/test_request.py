@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from time import perf_counter
+from time import process_time
 
 import h11
 import pytest
@@ -295,9 +295,9 @@ def test_connection_options_never_drop_our_own_fields() -> None:
 
 def test_thousands_of_connection_options_take_a_few_milliseconds() -> None:
     line, names = many_options(15_000)
-    before = perf_counter()
+    before = process_time()
     request = parse(line, b"zzz: 1", names[-1].upper() + b": 2", b"x-a: 3")
-    assert perf_counter() - before < 1  # one search for each option took five seconds
+    assert process_time() - before < 1  # one search for each option took five seconds
     assert [name for name, _ in request.forward().headers] == [b"host", b"zzz", b"x-a", b"via"]
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from time import perf_counter
+from time import process_time
 
 import h11
 import pytest
@@ -96,9 +96,9 @@ def test_no_head_affects_the_next_one(before: bytes) -> None:
 
 def test_thousands_of_connection_options_take_a_few_milliseconds() -> None:
     line, names = many_options(15_000)
-    before = perf_counter()
+    before = process_time()
     response = parse_response_head(head(line, names[-1] + b": 2", start=b"HTTP/1.1 200 OK"), b"GET")
-    assert perf_counter() - before < 1  # one search for each option took five seconds
+    assert process_time() - before < 1  # one search for each option took five seconds
     assert response.end_to_end() == []
 
 

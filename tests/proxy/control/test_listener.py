@@ -89,8 +89,9 @@ async def test_a_wrong_upgrade_gets_its_error_as_json(request_: bytes, status: i
 
 
 async def test_a_slow_head_and_a_missing_hello_time_out() -> None:
-    async with site(head_seconds=0.05, hello_seconds=0.05) as where:
+    async with site(head_seconds=0.05) as where:
         assert b"408" in await send(where, b"GET /tunnel HTTP/1.1\r\n")
+    async with site(hello_seconds=0.05) as where:
         reader, writer = await asyncio.open_connection("127.0.0.1", where.port)
         writer.write(upgrade())
         async with asyncio.timeout(20):

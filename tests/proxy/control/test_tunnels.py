@@ -161,6 +161,7 @@ async def test_a_holder_that_no_longer_responds_gives_its_services_up(
         async with asyncio.timeout(20):
             await new.welcome
         assert [each.hello.instance for each in where.registry.registrations()] == ["b2"]
+        monkeypatch.setattr(tunnels, "GONE_SECONDS", 20.0)  # what ends this wait is the response
         again = await connect(where, {"foo": App()}, instance="c3")
         assert await rejection(where, again) == "name-taken", "the holder responds"
         new.close_with(DevrouteError("the test is over"))

@@ -4,7 +4,7 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-PATIENCE = 20.0
+from tests.support.eventually import PATIENCE_S
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Client:
         self.writer = writer
 
     async def response(self, *, body: bool = True) -> Answer:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             start, *lines = head.split("\r\n")[:-2]
             fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
@@ -42,5 +42,5 @@ class Client:
 
     async def rest(self) -> bytes:
         """Up to the end of the connection."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PATIENCE_S):
             return await self.reader.read()

@@ -143,8 +143,8 @@ async def test_a_proxy_whose_output_is_not_read_goes_on(tmp_path: Path) -> None:
     reader, client = await asyncio.open_connection("127.0.0.1", int(str(ready["data_port"])))
 
     async def send(count: int) -> None:
+        client.write(request * count)
         for _ in range(count):
-            client.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
             await reader.readexactly(int(length))
