@@ -26,10 +26,10 @@ def _those_of(module: ModuleType, runner: "AppRunner") -> Factory:
 
 
 class LateProtocols:
-    """A factory of protocols. The first one has the module of this name imported, in a thread; `make(module)`
-    returns the runner of its application, which is set up here, and `protocols(module, runner)` what makes
-    its protocols. Those made meanwhile wait for it. Where the import fails their connections are reset, and
-    the next one has it tried again."""
+    """A factory of protocols. The first connection has the module of this name imported, in a thread;
+    `make(module)` returns the runner of its application, which is set up here, and
+    `protocols(module, runner)` what makes its protocols. Connections made meanwhile wait for it. Where the
+    import fails they are reset, and the next one has it tried again."""
 
     def __init__(
         self,
@@ -47,26 +47,37 @@ class LateProtocols:
         self._tasks = TaskOwner()
 
     def __call__(self) -> asyncio.BaseProtocol:
+        return _Waiting(self) if self._protocols is None else self._protocols()
+
+    def connected(self, connection: "_Waiting") -> None:
+        """Serve it, at once or when there is a protocol for it."""
         if self._protocols is not None:
-            return self._protocols()
+            connection.replace_by(self._protocols())
+            return
+        connection.transport.pause_reading()
+        self._waiting.add(connection)
         if not self._loading:
             self._loading = True
             self._tasks.start(self._load())
-        return _Waiting(self._waiting)
+
+    def disconnected(self, connection: "_Waiting") -> None:
+        self._waiting.discard(connection)
 
     async def _load(self) -> None:
         try:
             module = await import_in_thread(self._module)
-            self._runner = runner = self._make(module)
+            runner = self._make(module)
             await runner.setup()
             self._protocols = protocols = self._find_protocols(module, runner)
+            self._runner = runner
         except Exception as error:  # noqa: BLE001  # an import may raise anything
             report = {"message": f"{self._module} cannot be loaded", "exception": error}
             asyncio.get_running_loop().call_exception_handler(report)
             self._loading = False
             self._abort_waiting()
             return
-        for each in list(self._waiting):
+        waiting, self._waiting = self._waiting, set()
+        for each in waiting:
             each.replace_by(protocols())
 
     def _abort_waiting(self) -> None:
@@ -83,25 +94,23 @@ class LateProtocols:
 class _Waiting(asyncio.Protocol):
     """A connection that is not read until there is a protocol for it."""
 
-    def __init__(self, waiting: "set[_Waiting]") -> None:
-        self._waiting = waiting
+    def __init__(self, late: LateProtocols) -> None:
+        self._late = late
         self._read = b""
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.pause_reading()
-        self._waiting.add(self)
+        self._late.connected(self)
 
     def data_received(self, data: bytes) -> None:
         self._read += data
         self.transport.pause_reading()  # again: uvloop begins to read after connection_made
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._waiting.discard(self)
+        self._late.disconnected(self)
 
     def replace_by(self, protocol: asyncio.BaseProtocol) -> None:
-        self._waiting.discard(self)
         if self.transport.is_closing():
             return
         self.transport.set_protocol(protocol)

@@ -1,6 +1,7 @@
 """What aiohttp serves is loaded for its first client; those that come meanwhile wait too."""
 
 import asyncio
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -103,6 +104,20 @@ async def test_a_client_that_has_sent_nothing_yet_is_served_once_it_does(port: P
     reader, writer = await port.open(b"")
     GATE.set()
     assert b"late" in await port.ask()
+    writer.write(REQUEST)
+    async with asyncio.timeout(PATIENCE_S):
+        assert b"late" in await reader.read()
+    writer.close()
+
+
+async def test_a_client_that_is_accepted_just_as_the_import_ends_is_served(port: Port) -> None:
+    early = port.late()  # accepted; the loop tells it of its connection later
+    GATE.set()
+    assert b"late" in await port.ask()
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    theirs.setblocking(False)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: early, theirs)
     writer.write(REQUEST)
     async with asyncio.timeout(PATIENCE_S):
         assert b"late" in await reader.read()
