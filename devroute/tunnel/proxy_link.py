@@ -139,6 +139,7 @@ class ProxyLink(ExchangeLink):
         self.delayed = 0  # requests that are to be sent later, and count already
         self._silence_check: asyncio.TimerHandle | None = None
         self._silence_due = 0.0  # when it is to run, by the loop's clock
+        self._waited_late_for = 0.0  # when the PING was sent for which one that ran late has waited once more
         self._egress: Egress | None = None
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
@@ -206,10 +207,13 @@ class ProxyLink(ExchangeLink):
             queued = self.transport.get_write_buffer_size() + sum(
                 each.peer_window - each.credit for each in streams
             )
-            now = self._loop.time()
-            left = heartbeat.pinged_at + pong_seconds(heartbeat.round_trip, queued) - now
-            if now - self._silence_due > LATE_SECONDS:  # a PONG may wait to be read
-                left = max(left, PONG_SECONDS)
+            now, pinged_at = self._loop.time(), heartbeat.pinged_at
+            since = max(pinged_at, heartbeat.last_received + QUIET_SECONDS)
+            left = since + pong_seconds(heartbeat.round_trip, queued) - now
+            late = now - self._silence_due > LATE_SECONDS
+            if left <= 0 and late and self._waited_late_for != pinged_at:  # a PONG may wait to be read
+                self._waited_late_for = pinged_at
+                left = PONG_SECONDS
         if left > 0:
             self._check_silence_in(left)
             return

@@ -40,6 +40,7 @@ async def test_a_request_on_a_frozen_laptop_ends_within_two_seconds_and_the_lapt
         async with asyncio.timeout(BOUND_S + BUSY_S):
             await waiting.done.wait()
             await late.done.wait()
+        assert QUIET_SECONDS + PONG_SECONDS < BOUND_S
         assert QUIET_SECONDS < loop.time() - began < BOUND_S + BUSY_S
         for client in (waiting, late):
             assert isinstance(client.error, UpstreamReset)
@@ -100,6 +101,24 @@ async def test_a_proxy_that_has_stood_still_itself_waits_for_the_reply_to_its_pi
         answer(b"slow")(app.streams[0])
         await asyncio.wait_for(client.done.wait(), 20)
         assert client.body == b"slow"
+
+
+async def test_bytes_after_a_ping_prove_the_laptop_alive_while_its_reply_waits_behind_them() -> None:
+    """As over a slow uplink that is full."""
+    app, loop = App(), asyncio.get_running_loop()
+    async with tunnel(app) as (where, link):
+        client = Client()
+        where.upstream().open(get(), client)
+        await app.opened.wait()
+        freeze(link)
+        (proxy_link,) = where.tunnels.links
+        proxy_link.heartbeat.ping()
+        proxy_link.heartbeat.pinged_at -= QUIET_SECONDS + PONG_SECONDS
+        proxy_link.heartbeat.last_received = began = loop.time()
+        await eventually(lambda: loop.time() - began > QUIET_SECONDS + PONG_SECONDS / 2)
+        assert not client.done.is_set()
+        await asyncio.wait_for(client.done.wait(), 20)
+        assert isinstance(client.error, UpstreamReset)
 
 
 @pytest.mark.parametrize(
