@@ -85,8 +85,10 @@ async def run(
             with typed_keys(sys.stdin, agent.rule_switch.typed, wanted=reporter.reads_keys):
                 return await (agent.run() if log is None else first_result(agent.run(), keep_small(log)))
     finally:
-        reporter.close()
-        await agent.controlled.close()  # the last: who has asked for the end waits for it
+        try:
+            reporter.close()
+        finally:
+            await agent.controlled.close()  # the last: who has asked for the end waits for it
 
 
 class Agent:

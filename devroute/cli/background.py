@@ -44,11 +44,14 @@ def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
     # A signal between the fork and the handlers below would end this process alone, so it waits for them.
     ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    process = os.fork()
-    if process == 0:
+    try:
+        process = os.fork()
+    except OSError:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        raise
+    if process == 0:
         os.close(reading)
-        _be_in_the_background(run, log, writing)
+        _be_in_the_background(run, log, writing, blocked)
     os.close(writing)
     try:
         with signals_raise(), os.fdopen(reading, "rb") as pipe:
@@ -82,12 +85,13 @@ def _last_lines(log: Path) -> list[str]:
     return []
 
 
-def _be_in_the_background(run: Run, log: Path, writing: int) -> None:
-    """In the new process; does not return."""
+def _be_in_the_background(run: Run, log: Path, writing: int, blocked: set[int]) -> None:
+    """In the new process; does not return. `blocked`: the signals that are to be blocked while it runs."""
     code, pipe = FAILURE, os.fdopen(writing, "wb")
     try:
         os.setsid()
         _use_as_output(log)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         code = run(lambda status: _report(pipe, {"ready": dict(status)}))
     except DevrouteError as error:
         print_error(error)

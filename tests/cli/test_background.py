@@ -128,6 +128,35 @@ async def test_a_signal_before_it_is_ready_ends_the_process_in_the_background(
             os.kill(it.pid, 0)
 
 
+FORKED = """
+import os, signal, sys, time
+from pathlib import Path
+from devroute.cli.background import run_in_background
+fork = os.fork
+def signalled():
+    process = fork()
+    if process:
+        print(process, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return process
+os.fork = signalled
+print(run_in_background(lambda ready: time.sleep(60) or 0, Path(sys.argv[1])))
+"""
+
+
+async def test_a_signal_in_the_moment_of_the_fork_ends_the_process_in_the_background(tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    log.touch()
+    command = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FORKED, log, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await command.communicate()
+    process, result = output.decode().splitlines()
+    assert (result, command.returncode) == ("({}, 143)", 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process), 0)
+
+
 async def test_a_second_terminal_adds_its_services_to_the_first_and_goes_on_when_that_ends(
     tmp_path: Path, where: Site, capsys: Captured
 ) -> None:
