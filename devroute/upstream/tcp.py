@@ -100,7 +100,7 @@ class TcpStream:
         if self._ended:
             connection.end()
         if not self._paused:
-            connection.resume()
+            connection.resume_reading()
 
     def send_data(self, data: bytes) -> None:
         if self._done:
@@ -128,12 +128,12 @@ class TcpStream:
     def pause_response(self) -> None:
         self._paused = True
         if self._connection is not None:
-            self._connection.pause()
+            self._connection.pause_reading()
 
     def resume_response(self) -> None:
         self._paused = False
         if self._connection is not None:
-            self._connection.resume()
+            self._connection.resume_reading()
 
     # --- from the connection
 
@@ -187,21 +187,20 @@ class TcpStream:
 
 
 class TcpConnection(Connection):
-    """The connection to the server. It reads nothing until `resume`."""
+    """The connection to the server. It reads nothing until `resume_reading`."""
 
-    __slots__ = ("_began", "_peer_ended", "_reading", "_received", "_sent", "_stream")
+    __slots__ = ("_began", "_peer_ended", "_received", "_sent", "_stream")
 
     def __init__(self, stream: TcpStream, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._stream = stream
         self._began = loop.time()
         self._sent = self._received = self._peer_ended = False
-        self._reading = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         enable_keepalive(transport)
-        self.pause()
+        self.pause_reading()
 
     def send(self, data: bytes) -> None:
         self._sent = True
@@ -240,13 +239,3 @@ class TcpConnection(Connection):
 
     def resume_writing(self) -> None:
         self._stream.resume_source()
-
-    def pause(self) -> None:
-        if self._reading and not self.closed:
-            self._reading = False
-            self.transport.pause_reading()
-
-    def resume(self) -> None:
-        if not self._reading and not self.closed:
-            self._reading = True
-            self.transport.resume_reading()
