@@ -48,6 +48,7 @@ from devroute.tunnel.served_stream import Finished
 from tests.support.agent_output import Said
 from tests.support.eventually import eventually
 from tests.support.loopback import Client, Site, connect, get, site, start_site
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -300,7 +301,7 @@ async def test_a_second_up_with_the_same_service_says_who_has_it_and_leaves_the_
 async def test_takeover_of_some_services_leaves_the_others_and_outlasts_a_reconnect(
     said: Said,
 ) -> None:
-    where = await start_site()
+    where = await start_site(free_port())
     async with up(settings(where.url, "foo=1", "bar=2")) as first:
         await online(where, first)
         async with up(settings(where.url, "foo=3", takeover=True)) as second:
@@ -331,7 +332,7 @@ async def test_takeover_of_all_services_ends_the_first_with_the_reason() -> None
 
 
 async def test_after_a_restart_of_the_server_the_laptop_is_back(said: Said) -> None:
-    where = await start_site()
+    where = await start_site(free_port())
     async with app() as port, up(settings(where.url, f"foo=127.0.0.1:{port}")) as task:
         await online(where, task)
         await where.stop()
@@ -346,7 +347,7 @@ async def test_after_a_restart_of_the_server_the_laptop_is_back(said: Said) -> N
 
 
 async def test_a_revoked_token_ends_the_agent() -> None:
-    where = await start_site()
+    where = await start_site(free_port())
     async with up(settings(where.url)) as task:
         await online(where, task)
         await where.stop()

@@ -291,7 +291,7 @@ async def test_an_app_that_does_not_come_back_is_an_error_after_the_time_for_it(
     client = await fetch(upstream, get())
     assert isinstance(client.error, AppUnreachable)
     assert "refused the connection" in client.error.message
-    assert loop.time() - start >= 0.1
+    assert 0.1 <= loop.time() - start < 10
     await upstream.close()
 
 
@@ -356,8 +356,8 @@ async def test_of_two_apps_on_localhost_the_one_that_answered_is_the_one_that_is
     two_addresses(monkeypatch)
     loop = asyncio.get_running_loop()
     here, there = Limit(60), Limit(60)
-    first = await loop.create_server(lambda: ImpatientApp(here), "::1", 0)
-    port = first.sockets[0].getsockname()[1]
+    port = free_port()
+    first = await loop.create_server(lambda: ImpatientApp(here), "::1", port)
     pool = Http1Pool(Dialer("localhost", port, retry_refused=2.0))
     assert (await fetch(pool, get())).error is None
     other = await loop.create_server(lambda: ImpatientApp(there), "127.0.0.1", port)

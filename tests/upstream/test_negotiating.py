@@ -17,6 +17,7 @@ from tests.support import h2_peer
 from tests.support.data_port import always, app_behind, data_port
 from tests.support.eventually import eventually
 from tests.support.loopback import Client, get
+from tests.support.ports import free_port
 
 MESSAGES = [b"first", b"second"]
 
@@ -59,7 +60,7 @@ async def running_app(kind: str) -> AsyncIterator[int]:
         async with h2_peer.serving(play_http2) as port:
             yield port
     else:
-        server = await asyncio.start_server(serve_http1, "127.0.0.1", 0)
+        server = await asyncio.start_server(serve_http1, "127.0.0.1", free_port())  # may be used again
         yield server.sockets[0].getsockname()[1]
         server.close()
 

@@ -55,7 +55,7 @@ async def test_two_apps_on_localhost_are_both_named(
     second: bytes, result: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_addresses(monkeypatch)
-    async with app("127.0.0.1", 0, OK) as port, app("::1", port, second):
+    async with app("127.0.0.1", free_port(), OK) as port, app("::1", port, second):
         found = await examine_app(ServiceSpec("foo", "localhost", port))
     assert found.result == result
     if result == "warn":
