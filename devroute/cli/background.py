@@ -41,14 +41,8 @@ def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
     sys.stdout.flush()
     sys.stderr.flush()
     reading, writing = os.pipe()
-    # A signal between the fork and the handlers below would end this process alone, so it waits for them.
-    ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ending)
-    try:
-        process = os.fork()
-    except OSError:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        raise
+    blocked = _block_signals()  # one before the handlers below would end this process alone, so it waits
+    process = os.fork()
     if process == 0:
         os.close(reading)
         _be_in_the_background(run, log, writing, blocked)
@@ -75,6 +69,11 @@ def run_in_background(run: Run, log: Path) -> tuple[dict[str, Any], int]:
         for line in _last_lines(log):
             typer.echo(f"  {visible(line)}", err=True)
     return {}, code if code > 0 else 128 - code if code else FAILURE  # an app may end with 0
+
+
+def _block_signals() -> set[int]:
+    """Those that end a process; returns those that were blocked before."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def _last_lines(log: Path) -> list[str]:

@@ -111,7 +111,7 @@ async def test_a_client_that_has_sent_nothing_yet_is_served_once_it_does(port: P
 
 
 async def test_a_client_that_is_accepted_just_as_the_import_ends_is_served(port: Port) -> None:
-    early = port.late()  # accepted; the loop tells it of its connection later
+    early = port.late()  # accepted; the loop calls connection_made later
     GATE.set()
     assert b"late" in await port.ask()
     ours, theirs = socket.socketpair()
