@@ -90,11 +90,9 @@ async def up(of: AgentSettings, state: Path | None = None) -> AsyncIterator["asy
 
 async def online(where: Site, task: "asyncio.Task[int]", name: str = "alice") -> None:
     def registered() -> bool:
-        if task.done():
-            task.result()
         return any(each["name"] == name for each in where.registry.listing())
 
-    await eventually(registered)
+    await eventually(registered, task=task)
 
 
 async def fetch(where: Site, name: str = "alice") -> Client:

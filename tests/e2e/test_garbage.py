@@ -197,7 +197,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     with open(os.devnull, "w") as nowhere:  # noqa: ASYNC230
         agent = Agent(settings, FanOut(LineReporter("text", TerminalWriter(nowhere))))
         running = asyncio.ensure_future(agent.run())
-        await eventually(lambda: running.done() or proxy.registry.listing())
+        await eventually(proxy.registry.listing, task=running)
         assert agent._recorder is not None
         yield World(proxy, agent._recorder, seen, port)
         running.cancel()

@@ -41,7 +41,7 @@ async def laptop(
             each.site.tunnels.record = lambda event, **fields: audit.append({"event": event, **fields})
         lead_to(service, *all_of_them[:reachable])
         async with up(settings(service.url, f"foo=127.0.0.1:{port}", output="json")) as running:
-            await eventually(lambda: running.done() or all_of_them[0].names() == ["alice"])
+            await eventually(lambda: all_of_them[0].names() == ["alice"], task=running)
             yield all_of_them, service, audit
 
 

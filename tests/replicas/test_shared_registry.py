@@ -244,7 +244,7 @@ async def test_a_subscription_is_lost_where_nothing_comes_of_a_ping_and_only_the
             listener = store.Store(f"redis://127.0.0.1:{way.port}", "test", "0" * 16)
             async with listener.changes() as changes:
                 first = asyncio.ensure_future(anext(changes))
-                await eventually(lambda: first.done() or pings(server) > 3)
+                await eventually(lambda: pings(server) > 3, task=first)
                 assert not first.done()
                 server.client.publish("{test}:changes", b"id\n1\nalice\nvalue")
                 assert (await first).name == "alice"

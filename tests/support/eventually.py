@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import itertools
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from devroute.mesh.testbed import Command
 
@@ -21,10 +21,11 @@ async def eventually(
     *,
     within: float = PATIENCE_S,
     process: Command | None = None,
+    task: "asyncio.Task[Any] | None" = None,
 ) -> T:
     """The first true value of `condition`, a function or a coroutine function.
 
-    Fails after `within` seconds, and at once if `process`, which is to bring it about, has ended.
+    Fails after `within` seconds, and at once if `process` or `task`, which is to bring it about, has ended.
     """
     turns = itertools.repeat(0.0, 20)
     pauses = (min(0.001 * 2 ** min(n, 10), _LONGEST_PAUSE_S) for n in itertools.count())
@@ -37,6 +38,8 @@ async def eventually(
                     return value
                 if process is not None:
                     assert process.process.returncode is None, process.log.read_text()
+                if task is not None:
+                    assert not task.done(), f"{what}: {task.exception() or task.result()}"
                 await asyncio.sleep(pause)
     except TimeoutError:
         if not limit.expired():

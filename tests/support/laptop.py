@@ -60,8 +60,7 @@ async def laptop(port: int, **changes: Any) -> AsyncIterator[Laptop]:
             agent = Agent(settings.model_copy(update={"server": where.url}), reporter)
             task = asyncio.get_running_loop().create_task(agent.run())
             try:
-                await eventually(lambda: task.done() or where.registry.listing())
-                assert not task.done()
+                await eventually(where.registry.listing, task=task)
                 yield Laptop(agent, where)
             finally:
                 task.cancel()

@@ -46,7 +46,7 @@ class Running:
         return next((each for each in self.events() if each["event"] == name), None)
 
     async def reach(self) -> dict[str, Any]:
-        return await eventually(lambda: self.task.done() or self.event("reach"))
+        return await eventually(lambda: self.event("reach"), task=self.task)
 
     async def port(self) -> int:
         return int((await self.reach())["ports"][0]["local"].rpartition(":")[2])
