@@ -138,8 +138,7 @@ class ProxyLink(ExchangeLink):
         self._peer = peer
         self.delayed = 0  # requests that are to be sent later, and count already
         self._silence_check: asyncio.TimerHandle | None = None
-        self._silence_due = 0.0  # when it is to run, by the loop's clock
-        self._waited_late_for = 0.0  # when the PING was sent for which one that ran late has waited once more
+        self._extended_for = 0.0  # `pinged_at` of the last PING that was given more time, as a check was late
         self._egress: Egress | None = None
         self._gone = gone
         self._rare[Hello] = lambda event: hello(self, event.body)
@@ -184,16 +183,12 @@ class ProxyLink(ExchangeLink):
         """Start a request. Raises ValueError while the session cannot open a stream."""
         super().open_stream(owner, service, wire, flags, length)
         if self._silence_check is None:
-            self._check_silence_in(QUIET_SECONDS)
-
-    def _check_silence_in(self, seconds: float) -> None:
-        self._silence_due = self._loop.time() + seconds
-        self._silence_check = self._loop.call_at(self._silence_due, self._check_silence)
+            self._silence_check = self._loop.call_later(QUIET_SECONDS, self._check_silence)
 
     def _check_silence(self) -> None:
         """While requests wait for the first sign of a response, ping a laptop that is silent. If it stays
         silent, end these requests; the link itself has until its liveness ends it, as it may come back."""
-        self._silence_check = None
+        check, self._silence_check = self._silence_check, None
         streams = self._session.streams.values()
         owners = [stream.owner for stream in streams]
         waiting = [each for each in owners if isinstance(each, OpenedStream) and not each.answered]
@@ -210,12 +205,12 @@ class ProxyLink(ExchangeLink):
             now, pinged_at = self._loop.time(), heartbeat.pinged_at
             since = max(pinged_at, heartbeat.last_received + QUIET_SECONDS)
             left = since + pong_seconds(heartbeat.round_trip, queued) - now
-            late = now - self._silence_due > LATE_SECONDS
-            if left <= 0 and late and self._waited_late_for != pinged_at:  # a PONG may wait to be read
-                self._waited_late_for = pinged_at
+            late = check is not None and now - check.when() > LATE_SECONDS
+            if left <= 0 and late and self._extended_for != pinged_at:  # a PONG may wait to be read
+                self._extended_for = pinged_at
                 left = PONG_SECONDS
         if left > 0:
-            self._check_silence_in(left)
+            self._silence_check = self._loop.call_later(left, self._check_silence)
             return
         for each in waiting:
             if not each.done:
