@@ -95,13 +95,13 @@ class Http2Connection(Connection):
                 self._handle(events)
                 self.flush()
                 if self.protocol.more and not self.finished and not self.closed:
-                    self.transport.pause_reading()
+                    self.pause_reading()
                     self._loop.call_soon(self._receive_more)
 
     def _receive_more(self) -> None:
         """Handle more of what was read, now that other connections had their turn."""
         if not self.finished and not self.closed:
-            self.transport.resume_reading()
+            self.resume_reading()
             self.received(b"")
 
     def _handle(self, events: list[h2.Event]) -> None:
@@ -302,7 +302,7 @@ class Http2Connection(Connection):
         if self.closed or transport.is_closing() or not transport.can_write_eof():
             self.close()
             return
-        transport.resume_reading()
+        self.resume_reading()
         transport.write_eof()
         self._loop.call_later(LINGER_SECONDS, transport.abort)
 
