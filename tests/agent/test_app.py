@@ -522,11 +522,11 @@ async def test_a_blocked_terminal_does_not_block_the_tunnel() -> None:
     terminal = BlockedTerminal()
     reporter = LineReporter("text", TerminalWriter(terminal))
     finished = Finished("foo", "GET", "/first", 200, 0.0, 0.001, 5, "", "")
-    started = time.monotonic()
+    started = time.process_time()
     for _ in range(2000):
         reporter.request(finished)
         reporter.flush()
-    assert time.monotonic() - started < 20  # what blocks it would do so for good
+    assert time.process_time() - started < 2  # what blocks would not return
     terminal.open.set()
     await eventually(lambda: terminal.getvalue().count("/first") > MAX_BATCHES)
     reporter.request(finished._replace(target="/last"))

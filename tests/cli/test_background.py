@@ -129,7 +129,7 @@ async def test_a_signal_before_it_is_ready_ends_the_process_in_the_background(
 
 
 FORKED = """
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
 from devroute.cli.background import run_in_background
 fork = os.fork
@@ -140,7 +140,7 @@ def signalled():
         os.kill(os.getpid(), signal.SIGTERM)
     return process
 os.fork = signalled
-print(run_in_background(lambda ready: time.sleep(60) or 0, Path(sys.argv[1])))
+print(run_in_background(lambda ready: signal.sigtimedwait({signal.SIGUSR1}, 60) or 0, Path(sys.argv[1])))
 """
 
 

@@ -305,12 +305,12 @@ async def test_a_blocked_terminal_does_not_block_the_page() -> None:
     reporter.online("alice", "http://server", [ServiceSpec("foo", "localhost", 1)], invited)
     longest = 0.0
     for number in range(3000):
-        started = time.perf_counter()
+        started = time.thread_time()
         reporter.request(Finished("foo", "GET", f"/{number}" + "x" * 150, 200, 0.0, 0.001, 5, "", "", b""))
         reporter.flush()
-        longest = max(longest, time.perf_counter() - started)
+        longest = max(longest, time.thread_time() - started)
         await asyncio.sleep(0)
-    assert longest < 20  # what blocks it would do so for good
+    assert longest < 1  # what blocks would not return
     reporter.close()
     os.set_blocking(master, False)
     while any(thread.name == "devroute-screen" for thread in threading.enumerate()):  # let it end
