@@ -3,7 +3,9 @@
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +13,9 @@ from devroute.platforms import freeze_heap
 from tests.support import fork_server
 from tests.support.examples import register_profiles
 from tests.support.secret_watch import pytest_configure
+
+if TYPE_CHECKING:
+    from tests.support.namespace import Wire
 
 __all__ = ["pytest_configure"]
 
@@ -43,6 +48,15 @@ def unused_tcp_port() -> int:
     from tests.support.ports import free_port  # takes long to import, and few tests need it
 
     return free_port()
+
+
+@pytest.fixture
+def wire() -> Iterator["Wire"]:
+    """A network namespace, connected to this one."""
+    from tests.support.namespace import laid_wire  # few tests need it
+
+    with laid_wire() as laid:
+        yield laid
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

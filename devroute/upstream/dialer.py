@@ -14,7 +14,7 @@ import aiohappyeyeballs
 
 from devroute import descriptors
 from devroute.contract.target import Address
-from devroute.errors import CircuitOpen, DevrouteError, TargetUnreachable
+from devroute.errors import CircuitOpen, DevrouteError, TargetUnreachable, UpstreamReset
 from devroute.upstream.circuit_breaker import CircuitBreaker
 from devroute.upstream.resolver import Resolver
 
@@ -41,6 +41,17 @@ CLOSED_HINT: Final = (
 )
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+def peer_vanished(label: str, error: Exception | None) -> UpstreamReset | None:
+    """What to report where a connection was lost because its peer acknowledges nothing; None where it was
+    lost for another reason."""
+    if not isinstance(error, TimeoutError):
+        return None
+    return UpstreamReset(
+        f"{label} no longer acknowledges what it is sent",
+        hint="has its host gone to sleep, or left its network?",
+    )
 
 
 class Dialer:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.message import NO_LIMIT, ResponseHead
 from devroute.upstream.http1_stream import Http1Stream, Pool
 
@@ -45,6 +46,7 @@ class Http1Connection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         enable_keepalive(transport)
+        watch_peer(self, self._loop)
 
     def is_idle(self) -> bool:
         """Whether neither data nor the end has arrived since the last response, even if not read by the loop
@@ -70,6 +72,7 @@ class Http1Connection(Connection):
         return self.stream is not None and self.stream.received_eof()
 
     def lost(self, error: Exception | None) -> None:
+        forget_peer(self)
         self._pool.forget(self)
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
@@ -77,7 +80,7 @@ class Http1Connection(Connection):
             self.receive_rest()
         stream, self.stream = self.stream, None
         if stream is not None:
-            stream.lost()
+            stream.lost(error)
 
     def pause_writing(self) -> None:
         if self.stream is not None:

@@ -8,7 +8,7 @@ from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead, ResponseHead
 from devroute.upstream.address_pool import MAX_IN_FLIGHT, AddressPool, is_tls
-from devroute.upstream.dialer import CLOSED_HINT, Dialer
+from devroute.upstream.dialer import CLOSED_HINT, Dialer, peer_vanished
 from devroute.upstream.interface import NO_SINK, ResponseSink
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class Http1Stream:
             self._finish(reusable=False)
         return False
 
-    def lost(self) -> None:
+    def lost(self, error: Exception | None) -> None:
         """The connection was closed; `received_eof` was called first if the upstream did it in order."""
         self._connection = None
         if self._state == _DONE:
@@ -264,7 +264,7 @@ class Http1Stream:
             self._end()  # an upgraded connection whose other half ended before
             self._pool.ended()
         else:
-            self.fail(self._closed_early())
+            self.fail(peer_vanished(self._pool.label, error) or self._closed_early())
 
     def _closed_early(self) -> UpstreamReset:
         label = self._pool.label

@@ -15,10 +15,12 @@ from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
 from devroute.http.aio.connection import enable_keepalive
 from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.aio.http2_stream import Http2Stream
+from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.http2.headers import Fields, read_response, read_trailers, write_request, write_trailers
 from devroute.http.http2.protocol import LAST_STREAM_ID, MAX_STREAMS, Http2Protocol
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.upstream.address_pool import is_tls
+from devroute.upstream.dialer import peer_vanished
 from devroute.upstream.interface import NO_SINK, ResponseSink
 
 #: Bytes of a request's body that are kept until the response begins, to be sent once more if the app has not
@@ -168,7 +170,7 @@ class Http2UpstreamStream(Http2Stream):
     def connection_lost(self, error: DevrouteError) -> None:
         if self.all_received:
             return  # the response is complete, and its consumer may still read it
-        self.fail(UpstreamReset(f"{self._pool.label}: {error.message}"))
+        self.fail(UpstreamReset(f"{self._pool.label}: {error.message}", hint=error.hint))
 
     def fail(self, error: DevrouteError) -> None:
         if not self.done:
@@ -211,6 +213,7 @@ class Http2UpstreamConnection(Http2Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         enable_keepalive(transport)
+        watch_peer(self, self._loop)
         self.flush()
 
     def received(self, data: bytes) -> None:
@@ -290,6 +293,7 @@ class Http2UpstreamConnection(Http2Connection):
         self._pool.assign_waiting()
 
     def lost(self, error: Exception | None) -> None:
+        forget_peer(self)
         self._pool.forget(self)
         if error is not None and self.streams:
             self.receive_rest()
@@ -300,4 +304,5 @@ class Http2UpstreamConnection(Http2Connection):
                     hint="gRPC needs HTTP/2 in clear text: is this the port of the gRPC server, without TLS?",
                 )
             )
-        self.finish(UpstreamReset("the connection was closed before the response was complete"))
+        vanished = peer_vanished("its host", error)
+        self.finish(vanished or UpstreamReset("the connection was closed before the response was complete"))

@@ -5,10 +5,11 @@ from typing import Final
 
 from devroute.errors import CircuitOpen, DevrouteError, RequestMalformed, UpstreamReset
 from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead
 from devroute.tasks import TaskOwner
-from devroute.upstream.dialer import Dialer
+from devroute.upstream.dialer import Dialer, peer_vanished
 from devroute.upstream.interface import NO_SINK, ResponseSink, UpstreamStream
 from devroute.upstream.quota import RefusedStream
 
@@ -152,10 +153,10 @@ class TcpStream:
         self._done = self._ended
         self._sink.on_end([])
 
-    def lost(self, *, complete: bool, refused: bool) -> None:
+    def lost(self, cause: Exception | None, *, complete: bool, refused: bool) -> None:
         """The connection is closed; `complete`: in order, after both halves."""
         if not self._done and not complete:
-            error = self.refused() if refused else None
+            error = peer_vanished(self._name, cause) or (self.refused() if refused else None)
             self.fail(error or UpstreamReset(f"{self._name} closed the connection"))
         self._done = True
         self._connection = None
@@ -200,6 +201,7 @@ class TcpConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         enable_keepalive(transport)
+        watch_peer(self, self._loop)
         self.pause_reading()
 
     def send(self, data: bytes) -> None:
@@ -231,8 +233,9 @@ class TcpConnection(Connection):
         return still_open
 
     def lost(self, error: Exception | None) -> None:
+        forget_peer(self)
         complete = error is None and self._peer_ended
-        self._stream.lost(complete=complete, refused=self._refused)
+        self._stream.lost(error, complete=complete, refused=self._refused)
 
     def pause_writing(self) -> None:
         self._stream.pause_source()

@@ -6,13 +6,11 @@ no namespace can be made (no root, no iproute2), these tests are skipped, with t
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
 from tests.support.eventually import eventually
+from tests.support.namespace import Wire, run
 from tests.support.ports import free_port
 from tests.support.relay import relay
 
@@ -42,71 +41,6 @@ class App(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), App).serve_forever()
 """
-
-
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    if done.returncode:
-        raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
-
-
-@dataclass
-class Wire:
-    """A laptop's network namespace, and the pair of interfaces that connects it."""
-
-    name: str
-    net: str
-
-    @property
-    def proxy(self) -> str:
-        return f"{self.net}.1"
-
-    @property
-    def inside(self) -> tuple[str, ...]:
-        return ("ip", "netns", "exec", self.name)
-
-    def lay(self) -> None:
-        run("ip", "netns", "add", self.name)
-        run("ip", "link", "add", f"{self.name}h", "type", "veth", "peer", "name", "wifi", "netns", self.name)
-        run("ip", "addr", "add", f"{self.proxy}/24", "dev", f"{self.name}h")
-        run("ip", "link", "set", f"{self.name}h", "up")
-        self.ip("addr", "add", f"{self.net}.2/24", "dev", "wifi")
-        self.ip("link", "set", "lo", "up")
-        self.ip("link", "set", "wifi", "up")
-
-    def ip(self, *arguments: str) -> None:
-        run("ip", "-n", self.name, *arguments)
-
-    @property
-    def etc(self) -> Path:
-        """Files that replace those of /etc inside."""
-        folder = Path("/etc/netns", self.name)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def cut(self) -> None:
-        if Path("/etc/netns", self.name).exists():
-            self.etc.rmdir()
-        for what in (("link", "del", f"{self.name}h"), ("netns", "del", self.name)):
-            with contextlib.suppress(OSError):
-                run("ip", *what)
-
-
-_WIRES = itertools.count()
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    """Addresses by process, so that parallel tests have their own."""
-    number = os.getpid() * 5 + next(_WIRES)
-    wire = Wire(f"dr{number % 1_000_000}", f"10.{200 + number // 250 % 50}.{number % 250}")
-    try:
-        wire.lay()
-    except (OSError, FileNotFoundError) as error:
-        wire.cut()
-        pytest.skip(f"no network namespace can be made here: {error}")
-    yield wire
-    wire.cut()
 
 
 @dataclass

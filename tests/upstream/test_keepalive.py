@@ -1,21 +1,47 @@
-"""A peer that vanishes, without a FIN or a reset, is detected on every connection that waits for one."""
+"""A peer that vanishes, without a FIN or a reset, is detected on every connection that waits for one; a peer
+that only does not read is waited for.
+"""
 
 import asyncio
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
+from devroute.errors import UpstreamReset
+from devroute.http.aio import peer_watch
 from devroute.http.aio.connection import Connection
+from devroute.http.message import Framing, RequestHead
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_connection import Http1Connection
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.http2_connection import Http2UpstreamConnection
 from devroute.upstream.http2_pool import Http2Pool
-from tests.support.loopback import App, tunnel
+from devroute.upstream.interface import Upstream, UpstreamStream
+from devroute.upstream.tcp import TcpUpstream
+from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.loopback import App, Client, post, tunnel
+from tests.support.namespace import Wire
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the options are Linux's")
 
 #: Seconds within which a vanished peer has to be an error.
 WITHIN = 60
+MIB = 1024 * 1024
+#: More than a connection's buffers hold at both ends, so that the peer's window is closed.
+MORE_THAN_BUFFERS = 64 * MIB
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer has vanished after a second."""
+    monkeypatch.setattr(peer_watch, "UNACKNOWLEDGED", 1.0)
+    monkeypatch.setattr(peer_watch, "LOOK_EVERY", 0.1)
+
+
+# --- idle connections: TCP keep-alive
 
 
 def check(connection: Connection) -> None:
@@ -27,10 +53,7 @@ def check(connection: Connection) -> None:
 
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert option("TCP_KEEPIDLE") + option("TCP_KEEPINTVL") * option("TCP_KEEPCNT") < WITHIN
-    assert 0 < option("TCP_USER_TIMEOUT") < WITHIN * 1000
-
-
-pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the options are Linux's")
+    assert option("TCP_USER_TIMEOUT") == 0  # it would end connections whose peer only does not read
 
 
 @pytest.mark.parametrize(
@@ -41,7 +64,7 @@ pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason=
     ],
     ids=["HTTP/1.1", "HTTP/2"],
 )
-async def test_an_upstream_that_vanishes_is_detected(
+async def test_an_idle_upstream_that_vanishes_is_detected(
     make: Callable[[asyncio.AbstractEventLoop], Connection],
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -57,3 +80,146 @@ async def test_a_laptop_and_a_proxy_that_vanish_are_detected() -> None:
         check(agent)
         (link,) = site.tunnels.links
         check(link)
+
+
+# --- with data in transit
+
+
+def test_within_a_minute() -> None:
+    assert peer_watch.UNACKNOWLEDGED + 2 * peer_watch.LOOK_EVERY < WITHIN
+
+
+@pytest.mark.parametrize(
+    ("probes", "unacknowledged", "since_sent", "since_acknowledgement", "owed"),
+    [
+        (0, 0, 5, 900, False),  # idle, or all acknowledged
+        (0, 3, 5, 900, True),  # sent after the last acknowledgement
+        (0, 3, 900, 5, False),  # each repetition is acknowledged, and nothing is taken: the window is closed
+        (1, 0, 900, 900, False),  # a probe of this moment
+        (2, 0, 900, 900, True),
+    ],
+)
+def test_what_a_peer_owes(
+    probes: int, unacknowledged: int, since_sent: int, since_acknowledgement: int, owed: bool
+) -> None:
+    assert peer_watch.owes(probes, unacknowledged, since_sent, since_acknowledgement) is owed
+
+
+class SlowApp(asyncio.Protocol):
+    """Reads nothing until `resume`, and responds once it has read the request."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left <= 0:
+            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+
+def unread(stream_of: Upstream, client: Client, size: int) -> UpstreamStream:
+    """Send a whole request that its app does not read."""
+    stream = stream_of.open(post(size), client)
+    stream.send_data(bytes(size))
+    stream.send_end([])
+    return stream
+
+
+@pytest.mark.parametrize("size", [MIB, MORE_THAN_BUFFERS])
+async def test_an_app_that_a_debugger_has_stopped_may_leave_a_body_unread(impatient: None, size: int) -> None:
+    loop = asyncio.get_running_loop()
+    apps: list[SlowApp] = []
+
+    def accept() -> SlowApp:
+        apps.append(SlowApp(len(post(size).wire) + size))
+        return apps[-1]
+
+    server = await loop.create_server(accept, "127.0.0.1", 0)
+    async with server:
+        pool = Http1Pool(Dialer("127.0.0.1", server.sockets[0].getsockname()[1]))
+        client = Client()
+        unread(pool, client, size)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.done.wait(), 2 * peer_watch.UNACKNOWLEDGED)
+        apps[0].transport.resume_reading()
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
+        assert (client.error, client.heads[0].status) == (None, 200)
+        await pool.close()
+
+
+#: Accepts connections at a port, in another namespace, sends what it is to send, and reads nothing.
+DEAF = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 7000))
+print("listens", flush=True)
+kept = []
+while True:
+    kept.append(server.accept()[0])
+    kept[-1].sendall(bytes.fromhex(sys.argv[2]))
+"""
+SETTINGS = bytes.fromhex("000000040000000000")  # of HTTP/2, empty
+UPGRADE = RequestHead(b"GET", b"/", Framing.UPGRADE, 0, b"")
+
+
+@asynccontextmanager
+async def deaf_host(wire: Wire, sends: bytes) -> AsyncIterator[str]:
+    address = f"{wire.net}.2"
+    process = await asyncio.create_subprocess_exec(
+        *wire.inside, sys.executable, "-c", DEAF, address, sends.hex(), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"listens\n"
+        yield address
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_host_that_vanishes_while_its_app_does_not_read_is_detected(
+    impatient: None, wire: Wire
+) -> None:
+    async with deaf_host(wire, b"") as address:
+        pool = Http1Pool(Dialer(address, 7000))
+        client = Client()
+        unread(pool, client, MORE_THAN_BUFFERS)
+        await eventually(lambda: client.paused)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.done.wait(), 2 * peer_watch.UNACKNOWLEDGED)
+        wire.ip("link", "set", "wifi", "down")
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
+        assert isinstance(client.error, UpstreamReset)
+        assert client.error.message == f"{address}:7000 no longer acknowledges what it is sent"
+        await pool.close()
+
+
+@pytest.mark.parametrize("kind", ["HTTP/1.1", "HTTP/2", "TCP"])
+async def test_a_host_that_vanishes_before_it_acknowledges_a_request_is_detected(
+    impatient: None, wire: Wire, kind: str
+) -> None:
+    async with deaf_host(wire, SETTINGS if kind == "HTTP/2" else b"") as address:
+        dialer, label, client = Dialer(address, 7000), f"{address}:7000", Client()
+        upstream: Http1Pool | Http2Pool | TcpUpstream
+        if kind == "TCP":
+            upstream = TcpUpstream(label, dialer)
+            stream = upstream.open(UPGRADE, client)
+            await asyncio.wait_for(client.first.wait(), PATIENCE_S)
+            wire.ip("link", "set", "wifi", "down")
+            stream.send_data(b"x")
+        else:
+            upstream = Http2Pool(dialer) if kind == "HTTP/2" else Http1Pool(dialer)
+            await upstream.probe()
+            wire.ip("link", "set", "wifi", "down")
+            unread(upstream, client, 1)
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
+        assert isinstance(client.error, UpstreamReset)
+        what = "its host no" if kind == "HTTP/2" else "no"
+        assert client.error.message.replace(":7000: ", ":7000 ") == (
+            f"{label} {what} longer acknowledges what it is sent"
+        )
+        await upstream.close()

@@ -30,12 +30,12 @@ MAX_DISCARDED_BYTES: Final = 1024 * 1024 * 1024
 LINGER_SECONDS: Final = 2.0
 MAX_LINGER_SECONDS: Final = 30.0
 
-#: A peer that vanished is detected by TCP keep-alive, which works even while a debugger has stopped the app.
-#: Seconds until the first probe, between probes, and with unacknowledged data; and the number of probes.
+#: A peer that vanished is detected by TCP keep-alive, which works even while a debugger has stopped the app;
+#: with data in transit, by http/aio/peer_watch.py. Seconds until the first probe and between probes, and
+#: their number.
 KEEPALIVE_IDLE: Final = 10
 KEEPALIVE_INTERVAL: Final = 5
 KEEPALIVE_COUNT: Final = 3
-UNACKNOWLEDGED: Final = 25
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.pack("hh", 1, 0)
 
@@ -102,7 +102,7 @@ READ_TURN: Final = ReadTurn()
 class Connection(asyncio.BufferedProtocol):
     """Subclasses implement `received` and `lost`."""
 
-    __slots__ = ("_flush_due", "_loop", "_out", "_out_bytes", "_reads_paused", "closed", "transport")
+    __slots__ = ("_flush_due", "_loop", "_loss", "_out", "_out_bytes", "_reads_paused", "closed", "transport")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -110,6 +110,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes = 0
         self._flush_due = False
         self._reads_paused = False
+        self._loss: Exception | None = None
         self.closed = False
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
 
@@ -141,7 +142,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._out.clear()
-        self.lost(exc)
+        self.lost(exc or self._loss)
 
     def receive_rest(self) -> None:
         """Receive what had arrived before a write failed: a peer that refuses an upload responds, and resets
@@ -231,6 +232,11 @@ class Connection(asyncio.BufferedProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self.transport.abort()
 
+    def lose(self, error: Exception) -> None:
+        """Abort the connection for what has gone wrong with it; `lost` gets the error."""
+        self._loss = error
+        self.abort()
+
 
 def enable_keepalive(transport: asyncio.BaseTransport) -> None:
     """Enable TCP keep-alive, with the timing that this platform supports."""
@@ -242,7 +248,6 @@ def enable_keepalive(transport: asyncio.BaseTransport) -> None:
         ("TCP_KEEPALIVE" if sys.platform == "darwin" else "TCP_KEEPIDLE", KEEPALIVE_IDLE),
         ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
         ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED * 1000),
     ):
         option = getattr(socket, name, None)
         if option is not None:
