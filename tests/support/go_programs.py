@@ -3,8 +3,8 @@
 Each folder of `go/` has a go.mod that pins what is built. Its build lies in a cache folder whose name has a
 digest of go.mod and go.sum, so that a run with the same pins builds nothing.
 
-`python -m tests.support.go_programs NAME...` builds what is missing, and prints the folders. With `--fetch` it
-only downloads the modules of what is missing.
+`python -m tests.support.go_programs NAME...` builds what is missing, and prints the folders. With `--fetch`
+before the names it only downloads the modules of what is missing.
 """
 
 import os
