@@ -10,12 +10,13 @@ import json
 import random
 import socket
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -39,6 +40,9 @@ LISTENERS = ("data", "control", "admin")
 
 #: Seconds that open requests have at an app's end.
 CLOSE_SECONDS = 0.5
+
+#: Ports that a process takes for itself at once.
+PORTS_IN_BLOCK = 100
 
 T = TypeVar("T")
 
@@ -165,13 +169,34 @@ def egress_configuration(description: Sidecar, port: int, release: Release = REL
 
 
 def free_port() -> int:
-    """A port of loopback that is free now, outside the range that the kernel assigns, so that it stays
-    free."""
-    while True:
-        port = random.randrange(20_000, 32_000)
+    """A port of loopback that is free now, outside the range that the kernel assigns, so that it stays free.
+    Neither this process nor another that asks here is soon given it once more."""
+    for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("they do not end")
+
+
+def _claimed_ports() -> Iterator[int]:
+    """Ports of blocks that no other process uses: this one holds the UDP port at the start of its block, and
+    of the block before, whose ports may still be in use."""
+    held: deque[socket.socket] = deque()
+    while True:
+        start = random.randrange(20_000, 32_000, PORTS_IN_BLOCK)
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", start))
+        except OSError:
+            claim.close()
+            continue
+        held.append(claim)
+        if len(held) > 2:
+            held.popleft().close()
+        yield from range(start, start + PORTS_IN_BLOCK)
+
+
+_PORTS: Final = _claimed_ports()
 
 
 @asynccontextmanager
