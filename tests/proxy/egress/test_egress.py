@@ -480,7 +480,7 @@ async def test_a_side_that_does_not_read_pauses_the_other() -> None:
     [
         lambda stream: stream.fail(UpstreamReset("it broke")),
         lambda stream: stream.cancel(),
-        lambda stream: stream.lost(complete=True, refused=False),
+        lambda stream: stream.lost(None, complete=True, refused=False),
     ],
 )
 def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(
