@@ -68,8 +68,10 @@ class ForkServer:
     def start(
         self, arguments: list[str], cwd: str, environment: Mapping[str, str], files: list[int], session: bool
     ) -> int:
-        """The process of `devroute ARGUMENTS`, with these as its standard input, output and error."""
-        request = json.dumps([arguments, cwd, dict(environment), session]).encode()
+        """The process of `devroute ARGUMENTS`, with these as its standard input, output and error. It ignores
+        SIGHUP where this process does now, as nohup has it; the server may have been started before."""
+        ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        request = json.dumps([arguments, cwd, dict(environment), session, ignores_hangup]).encode()
         socket.send_fds(self._socket, [request], files)
         pid = int(self._socket.recv(32) or b"0")
         if not pid:
@@ -153,7 +155,8 @@ def serve(requests: socket.socket) -> list[str]:
             continue
         requests.close()
         os.close(is_ready)
-        arguments, cwd, environment, session = json.loads(request)
+        arguments, cwd, environment, session, ignores_hangup = json.loads(request)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignores_hangup else signal.SIG_DFL)
         become(files, cwd, environment, session)
         os.close(ready)
         return [*map(str, arguments)]

@@ -72,6 +72,28 @@ def test_its_status_names_the_signal_that_killed_it(tmp_path: Path) -> None:
     process.stdin.close()
 
 
+@pytest.mark.parametrize("action", [signal.SIG_IGN, signal.SIG_DFL])
+def test_it_ignores_what_this_process_ignores_now(tmp_path: Path, action: signal.Handlers) -> None:
+    """Below nohup the server was started with SIGHUP ignored, and a test may set it back."""
+    inherited = signal.signal(signal.SIGHUP, action)
+    try:
+        process = subprocess.Popen(
+            [*DEVROUTE, "manifests", "check", "-"], cwd=tmp_path, env={}, stdin=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGHUP, inherited)
+    ignored = next(
+        int(line.split()[1], 16)
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        if line.startswith("SigIgn:")
+    )
+    assert bool(ignored >> (signal.SIGHUP - 1) & 1) == (action == signal.SIG_IGN)
+    process.kill()
+    process.wait(10)
+    assert process.stdin is not None
+    process.stdin.close()
+
+
 def test_most_commands_of_tests_are_forked(tmp_path: Path) -> None:
     """Else this would silently save nothing."""
     process = subprocess.Popen(
