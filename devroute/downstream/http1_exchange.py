@@ -98,9 +98,7 @@ class Http1Exchange(Exchange):
     def send_data(self, data: bytes) -> None:
         connection = self._connection
         if self._chunked:
-            connection.write(b"%x\r\n" % len(data))
-            connection.write(data)
-            connection.write(b"\r\n")
+            connection.write_together(b"%x\r\n" % len(data), data, b"\r\n")
         else:
             connection.write(data)
 

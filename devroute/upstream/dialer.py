@@ -4,6 +4,7 @@ It never decides which addresses are permitted: `permit` does.
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -34,6 +35,9 @@ RETRY_REFUSED_SECONDS: Final = 1.0
 FIRST_PAUSE_SECONDS: Final = 0.02
 LAST_PAUSE_SECONDS: Final = 0.16
 
+# The kernel reports the second and third where the host's own network says that it has gone.
+_VANISHED: Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+
 #: What to do about an app that closes a connection before it responds.
 CLOSED_HINT: Final = (
     "is the app still starting (the port of a container accepts connections before its app does), or does it"
@@ -46,7 +50,7 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 def peer_vanished(label: str, error: Exception | None) -> UpstreamReset | None:
     """What to report where a connection was lost because its peer acknowledges nothing; None where it was
     lost for another reason."""
-    if not isinstance(error, TimeoutError):
+    if not (isinstance(error, OSError) and error.errno in _VANISHED):
         return None
     return UpstreamReset(
         f"{label} no longer acknowledges what it is sent",

@@ -8,6 +8,7 @@ import contextlib
 from typing import Final
 
 from devroute.errors import DevrouteError
+from devroute.http.aio.connection import MAX_LINGER_SECONDS
 from devroute.http.message import RequestHead
 from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.dialer import Dialer
@@ -122,6 +123,7 @@ class Http1Pool(Pool):
         ):
             # Permitted by an older policy, or with unsent data that would delay the next request.
             connection.close()
+            self._loop.call_later(MAX_LINGER_SECONDS, connection.abort)  # an app that never reads the rest
             return
         connection.idle_since = self._loop.time()
         if connection.idle_limit <= 0:

@@ -118,12 +118,12 @@ class Http1Stream:
     def send_data(self, data: bytes) -> None:
         if self._state == _DONE:
             return
-        if self._chunked:
-            self._write(b"%x\r\n" % len(data))
+        if not self._chunked:
             self._write(data)
-            self._write(b"\r\n")
+        elif self._connection is not None:
+            self._connection.write_together(b"%x\r\n" % len(data), data, b"\r\n")
         else:
-            self._write(data)
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def send_end(self, trailers: Headers) -> None:
         if self._state == _DONE:

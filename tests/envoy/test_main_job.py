@@ -242,6 +242,18 @@ def checksum() -> int:
     return check
 
 
+def dropped() -> str:
+    """How often this kernel has dropped a segment at a full receiver, which can make a transfer stand still
+    (docs/decisions/0072)."""
+    names, values = (
+        line.split()
+        for line in Path("/proc/net/netstat").read_text().splitlines()
+        if line.startswith("TcpExt:")
+    )
+    counters = dict(zip(names, values, strict=True))
+    return f"TCPRcvQDrop {counters.get('TCPRcvQDrop')}"
+
+
 async def transfer(job: Job, way: str, size: int) -> tuple[int, int, float]:
     """Size and checksum of what arrived, and the seconds until its first byte did."""
     began = time.monotonic()
@@ -261,7 +273,11 @@ async def transfer(job: Job, way: str, size: int) -> tuple[int, int, float]:
 async def test_200_mb_stream_through_the_tunnel(job: Job, checksum: int, way: str) -> None:
     firsts = [(await transfer(job, way, MIB))[2] for _ in range(2)]
     grown = Growth(job)
-    size, check, first = await transfer(job, way, BULK)
+    before = dropped()
+    try:
+        size, check, first = await transfer(job, way, BULK)
+    except aiohttp.ClientError as error:
+        raise AssertionError(f"{error}; before: {before}, now: {dropped()}") from error
     growth = grown()
     assert (size, check) == (BULK, checksum)
     firsts.append(first)

@@ -104,8 +104,9 @@ def _go(build: Build, *arguments: str) -> str:
     go = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", ""), _GO_FOLDER]))
     if go is None:
         raise FileNotFoundError("no go in PATH: install Go 1.26 or newer")
-    # A seventh of a build is the compiler's own garbage collector, at its default of 100.
-    environment = {**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false", "GOGC": "400"}
+    # A seventh of a build is the compiler's own garbage collector, at its default of 100 and without a limit.
+    settings = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
+    environment = {**settings, **os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false"}
     done = subprocess.run(
         [go, *arguments], cwd=GO / build.name, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )

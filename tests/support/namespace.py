@@ -33,7 +33,6 @@ class Wire:
         return ("ip", "netns", "exec", self.name)
 
     def lay(self) -> None:
-        run("ip", "netns", "add", self.name)
         run("ip", "link", "add", f"{self.name}h", "type", "veth", "peer", "name", "wifi", "netns", self.name)
         run("ip", "addr", "add", f"{self.proxy}/24", "dev", f"{self.name}h")
         run("ip", "link", "set", f"{self.name}h", "up")
@@ -65,12 +64,16 @@ _WIRES = itertools.count()
 @contextlib.contextmanager
 def laid_wire() -> Iterator[Wire]:
     """Addresses by process, so that parallel tests have their own. Skips the test where it cannot be laid."""
-    number = os.getpid() * 5 + next(_WIRES)
+    number = os.getpid() * 16 + next(_WIRES)
     wire = Wire(f"dr{number % 1_000_000}", f"10.{200 + number // 250 % 50}.{number % 250}")
     try:
-        wire.lay()
-    except (OSError, FileNotFoundError) as error:
-        wire.cut()
+        run("ip", "netns", "add", wire.name)  # fails where it is another test's
+        try:
+            wire.lay()
+        except OSError:
+            wire.cut()
+            raise
+    except OSError as error:
         pytest.skip(f"no network namespace can be made here: {error}")
     try:
         yield wire

@@ -90,19 +90,48 @@ def test_within_a_minute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probes", "unacknowledged", "since_sent", "since_acknowledgement", "owed"),
+    ("repeated", "probes", "unacknowledged", "since_sent", "since_acknowledgement", "owed"),
     [
-        (0, 0, 5, 900, False),  # idle, or all acknowledged
-        (0, 3, 5, 900, True),  # sent after the last acknowledgement
-        (0, 3, 900, 5, False),  # each repetition is acknowledged, and nothing is taken: the window is closed
-        (1, 0, 900, 900, False),  # a probe of this moment
-        (2, 0, 900, 900, True),
+        (0, 0, 0, 5, 900, False),  # idle, or all acknowledged
+        (0, 0, 3, 5, 900, True),  # sent after the last acknowledgement
+        (
+            0,
+            0,
+            3,
+            900,
+            5,
+            False,
+        ),  # each repetition is acknowledged, and nothing is taken: the window is closed
+        (4, 0, 1, 900, 900, True),  # the end alone, which counts as no data
+        (0, 1, 0, 900, 900, False),  # a probe of this moment
+        (0, 2, 0, 900, 900, True),
     ],
 )
 def test_what_a_peer_owes(
-    probes: int, unacknowledged: int, since_sent: int, since_acknowledgement: int, owed: bool
+    repeated: int, probes: int, unacknowledged: int, since_sent: int, since_acknowledgement: int, owed: bool
 ) -> None:
-    assert peer_watch.owes(probes, unacknowledged, since_sent, since_acknowledgement) is owed
+    assert peer_watch.owes(repeated, probes, unacknowledged, since_sent, since_acknowledgement) is owed
+
+
+async def test_a_connection_that_cannot_be_asked_leaves_the_others_watched(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Connection] = []
+
+    def look_at(watch: peer_watch.PeerWatch, connection: Connection, now: float) -> None:
+        looked.append(connection)
+        if connection is closing:
+            raise AttributeError
+
+    monkeypatch.setattr(peer_watch.PeerWatch, "_look_at", look_at)
+    loop = asyncio.get_running_loop()
+    watch = peer_watch.PeerWatch(loop)
+    closing, other = Connection(loop), Connection(loop)
+    watch.add(closing)
+    watch.add(other)
+    await eventually(lambda: looked.count(other) == 3)
+    assert looked.count(closing) == 1
+    watch.forget(other)
 
 
 class SlowApp(asyncio.Protocol):
@@ -198,19 +227,22 @@ async def test_a_host_that_vanishes_while_its_app_does_not_read_is_detected(
         await pool.close()
 
 
-@pytest.mark.parametrize("kind", ["HTTP/1.1", "HTTP/2", "TCP"])
+@pytest.mark.parametrize("kind", ["HTTP/1.1", "HTTP/2", "TCP", "TCP, its end"])
 async def test_a_host_that_vanishes_before_it_acknowledges_a_request_is_detected(
     impatient: None, wire: Wire, kind: str
 ) -> None:
     async with deaf_host(wire, SETTINGS if kind == "HTTP/2" else b"") as address:
         dialer, label, client = Dialer(address, 7000), f"{address}:7000", Client()
         upstream: Http1Pool | Http2Pool | TcpUpstream
-        if kind == "TCP":
+        if kind.startswith("TCP"):
             upstream = TcpUpstream(label, dialer)
             stream = upstream.open(UPGRADE, client)
             await asyncio.wait_for(client.first.wait(), PATIENCE_S)
             wire.ip("link", "set", "wifi", "down")
-            stream.send_data(b"x")
+            if kind == "TCP":
+                stream.send_data(b"x")
+            else:
+                stream.send_end([])
         else:
             upstream = Http2Pool(dialer) if kind == "HTTP/2" else Http1Pool(dialer)
             await upstream.probe()
@@ -223,3 +255,18 @@ async def test_a_host_that_vanishes_before_it_acknowledges_a_request_is_detected
             f"{label} {what} longer acknowledges what it is sent"
         )
         await upstream.close()
+
+
+async def test_what_is_not_read_here_says_nothing_about_the_peer(impatient: None, wire: Wire) -> None:
+    """The kernel may refuse acknowledgements while its own buffer is full."""
+    async with deaf_host(wire, b"") as address:
+        pool, client = Http1Pool(Dialer(address, 7000)), Client()
+        await pool.probe()
+        wire.ip("link", "set", "wifi", "down")
+        stream = unread(pool, client, 1)
+        stream.pause_response()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.done.wait(), 3 * peer_watch.UNACKNOWLEDGED)
+        stream.resume_response()
+        await asyncio.wait_for(client.done.wait(), PATIENCE_S)
+        await pool.close()

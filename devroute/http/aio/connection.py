@@ -166,6 +166,17 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.flush_soon()
 
+    def write_together(self, *pieces: bytes) -> None:
+        """Send soon, in one piece: what is flushed between them would leave a segment of two bytes, which a
+        full receiver may refuse again and again (docs/decisions/0072)."""
+        self._out += pieces
+        for piece in pieces:
+            self._out_bytes += len(piece)
+        if self._out_bytes >= FLUSH_BYTES:
+            self.flush()
+        else:
+            self.flush_soon()
+
     def flush_soon(self) -> None:
         """Flush at the end of this turn; for subclasses that produce their output in `flush`."""
         if not self._flush_due:
@@ -193,6 +204,10 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.write(b"".join(out))
 
     # --- reading
+
+    @property
+    def reads_paused(self) -> bool:
+        return self._reads_paused
 
     def pause_reading(self) -> None:
         if not self._reads_paused and not self.closed:

@@ -8,6 +8,7 @@ take. So this asks the kernel what the peer still acknowledges (TCP_INFO), where
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -21,16 +22,27 @@ from devroute.http.aio.connection import Connection
 UNACKNOWLEDGED: Final = 25.0
 LOOK_EVERY: Final = 5.0
 
-# struct tcp_info of linux/tcp.h: window probes without a reply, unacknowledged segments, and milliseconds
-# since data were last sent (or sent again) and since the last acknowledgement.
-_TCP_INFO: Final = struct.Struct("=3xB20xI16xI8xI")
+#: Seconds between two probes of a closed window, and between two repetitions: the kernel doubles them up to
+#: two minutes, and a peer that vanishes at a breakpoint would be detected after several. TCP_RTO_MAX_MS of
+#: linux/tcp.h, from Linux 6.15 on.
+MAX_INTERVAL: Final = 10.0
+_TCP_RTO_MAX_MS: Final = 44
+
+# struct tcp_info of linux/tcp.h: repetitions and window probes without a reply, unacknowledged segments, and
+# milliseconds since data were last sent (or sent again), since data came, and since an acknowledgement came.
+_TCP_INFO: Final = struct.Struct("=2xBB20xI16xI4xII")
 _LINUX: Final = sys.platform == "linux"
+#: Milliseconds by which the kernel's clock may lag behind the loop's.
+_SLACK: Final = 100.0
+# A connection that is closing has no socket any more; a sandbox has no TCP_INFO.
+_NOT_KNOWN: Final = (OSError, ValueError, AttributeError, struct.error)
 
 
-def owes(probes: int, unacknowledged: int, since_sent: int, since_acknowledgement: int) -> bool:
+def owes(repeated: int, probes: int, unacknowledged: int, since_sent: int, since_reply: int) -> bool:
     """Whether something was sent that the peer has not replied to. One window probe without a reply is none:
-    it may have been sent this moment."""
-    return probes > 1 or (unacknowledged > 0 and since_sent < since_acknowledgement)
+    it may have been sent this moment. Neither is what a peer acknowledges each time, and cannot take."""
+    waits = unacknowledged > 0 and (since_sent < since_reply or repeated > 0)
+    return waits or probes > 1
 
 
 class PeerWatch:
@@ -51,24 +63,28 @@ class PeerWatch:
         self._owing_since.pop(connection, None)
 
     def _look(self) -> None:
-        now = self.loop.time()
-        for connection in list(self._owing_since):
-            if connection.closed:
-                self.forget(connection)
-            else:
-                self._look_at(connection, now)
         again = bool(self._owing_since)
         self._timer = self.loop.call_later(LOOK_EVERY, self._look) if again else None
+        now = self.loop.time()
+        for connection in list(self._owing_since):
+            try:
+                self._look_at(connection, now)
+            except _NOT_KNOWN:
+                self.forget(connection)
 
     def _look_at(self, connection: Connection, now: float) -> None:
+        if connection.reads_paused:
+            # From Linux 6.17 on a kernel whose own receive buffer is full may refuse acknowledgements.
+            self._owing_since[connection] = None
+            return
         info = connection.transport.get_extra_info("socket").getsockopt(
             socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size
         )
-        probes, unacknowledged, since_sent, since_acknowledgement = _TCP_INFO.unpack(info)
+        repeated, probes, unacknowledged, since_sent, since_data, since_reply = _TCP_INFO.unpack(info)
         since = self._owing_since[connection]
-        if not owes(probes, unacknowledged, since_sent, since_acknowledgement):
+        if not owes(repeated, probes, unacknowledged, since_sent, since_reply):
             self._owing_since[connection] = None
-        elif since is None or since_acknowledgement < (now - since) * 1000:
+        elif since is None or min(since_data, since_reply) < (now - since) * 1000 - _SLACK:
             self._owing_since[connection] = now
         elif now - since >= UNACKNOWLEDGED:
             self.forget(connection)
@@ -82,8 +98,11 @@ def watch_peer(connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
     """Abort the connection once its peer has vanished: its `lost` gets a TimeoutError, as if the kernel had
     ended it. To be called when it was made."""
     global _watch
-    if not _LINUX or connection.transport.get_extra_info("socket") is None:
+    sock = connection.transport.get_extra_info("socket")
+    if not _LINUX or sock is None:
         return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(MAX_INTERVAL * 1000))
     if _watch is None or _watch.loop is not loop:
         _watch = PeerWatch(loop)
     _watch.add(connection)
