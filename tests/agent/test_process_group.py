@@ -19,7 +19,7 @@ from devroute.agent import process_group
 from devroute.agent.child_process import ChildProcess
 from devroute.agent.process_group import Accounting, ExtendedLimits, JobObject
 from devroute.tasks import TaskOwner
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import site
 
 #: Listens on a port, in a grandchild or deeper, and writes its pid into a file.
@@ -84,7 +84,7 @@ async def running_up(
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             # asyncio waits for the pipes too, which what `up` has left behind would keep open.
-            await asyncio.wait_for(process.wait(), 20)
+            await asyncio.wait_for(process.wait(), PATIENCE_S)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -95,13 +95,13 @@ async def test_a_signal_ends_grandchildren_and_frees_the_port(
         await eventually(lambda: started(tmp_path))
         assert not is_free(unused_tcp_port)
         process.send_signal(number)
-        await asyncio.wait_for(process.communicate(), 20)
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
         assert is_free(unused_tcp_port)
 
 
 async def test_grandchildren_end_with_a_command_that_ends(tmp_path: Path, unused_tcp_port: int) -> None:
     async with running_up(tmp_path, *command(tmp_path, unused_tcp_port, then="exit 7")) as process:
-        out, _ = await asyncio.wait_for(process.communicate(), 20)
+        out, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
         assert process.returncode == 7, out
         assert started(tmp_path)
         assert is_free(unused_tcp_port)
@@ -116,7 +116,7 @@ async def test_on_a_terminal_too(tmp_path: Path, unused_tcp_port: int, then: str
         if then == "wait":
             assert process.stdin is not None
             process.stdin.write(b"\x03")
-        await asyncio.wait_for(process.communicate(), 25)
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
         assert is_free(unused_tcp_port)
 
 
@@ -125,16 +125,16 @@ async def test_on_a_terminal_the_app_reads_the_keyboard(tmp_path: Path) -> None:
     async with running_up(tmp_path, sys.executable, "-c", script, terminal=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        await asyncio.wait_for(process.stdout.readuntil(b"ready "), 20)
+        await asyncio.wait_for(process.stdout.readuntil(b"ready "), PATIENCE_S)
         process.stdin.write(b"typed\n")
-        await asyncio.wait_for(process.communicate(), 20)
+        await asyncio.wait_for(process.communicate(), PATIENCE_S)
     assert (tmp_path / "line").read_text() == "typed"
 
 
 async def test_what_ignores_sigterm_is_killed(tmp_path: Path, unused_tcp_port: int) -> None:
     child = await ChildProcess.start(command(tmp_path, unused_tcp_port, "stubborn"))
     await eventually(lambda: started(tmp_path))
-    await asyncio.wait_for(child.stop(grace=0.1), 20)
+    await asyncio.wait_for(child.stop(grace=0.1), PATIENCE_S)
     assert is_free(unused_tcp_port)
 
 
@@ -147,7 +147,7 @@ async def test_what_has_started_ends_if_the_start_is_cancelled(tmp_path: Path, u
     assert start.cancel()
     try:
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(start, 20)
+            await asyncio.wait_for(start, PATIENCE_S)
         assert is_free(unused_tcp_port)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -163,7 +163,7 @@ async def test_a_daemon_with_a_session_of_its_own_is_left_alone(
     await eventually(lambda: started(tmp_path))
     daemon = int((tmp_path / "pid").read_text())
     try:
-        await asyncio.wait_for(child.stop(), 20)
+        await asyncio.wait_for(child.stop(), PATIENCE_S)
         assert not is_free(unused_tcp_port)
     finally:
         os.kill(daemon, signal.SIGKILL)
