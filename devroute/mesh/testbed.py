@@ -170,33 +170,46 @@ def egress_configuration(description: Sidecar, port: int, release: Release = REL
 
 def free_port() -> int:
     """A port of loopback that is free now, outside the range that the kernel assigns, so that it stays free.
-    Neither this process nor another that asks here is soon given it once more."""
-    for port in _PORTS:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("they do not end")
+    Neither this process nor another that asks here is soon given it once more. Raises TestbedFailed if there
+    is none."""
+    return _PORTS.take()
 
 
-def _claimed_ports() -> Iterator[int]:
+class _Ports:
     """Ports of blocks that no other process uses: this one holds the UDP port at the start of its block, and
     of the block before, whose ports may still be in use."""
-    held: deque[socket.socket] = deque()
-    while True:
+
+    def __init__(self) -> None:
+        self._claims: deque[socket.socket] = deque()
+        self._left = iter(range(0))
+
+    def take(self) -> int:
+        for _ in range(20 * PORTS_IN_BLOCK):
+            port = next(self._left, None)
+            if port is None:
+                self._claim_block()
+                continue
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+        raise TestbedFailed("no port of loopback is free")
+
+    def _claim_block(self) -> None:
+        """Try to claim one."""
         start = random.randrange(20_000, 32_000, PORTS_IN_BLOCK)
         claim = socket.socket(type=socket.SOCK_DGRAM)
         try:
             claim.bind(("127.0.0.1", start))
         except OSError:
             claim.close()
-            continue
-        held.append(claim)
-        if len(held) > 2:
-            held.popleft().close()
-        yield from range(start, start + PORTS_IN_BLOCK)
+            return
+        self._claims.append(claim)
+        if len(self._claims) > 2:
+            self._claims.popleft().close()
+        self._left = iter(range(start, start + PORTS_IN_BLOCK))
 
 
-_PORTS: Final = _claimed_ports()
+_PORTS: Final = _Ports()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import select
 from collections.abc import Callable
 from functools import partial
 
-from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.aio.connection import MAX_LINGER_SECONDS, Connection, enable_keepalive
 from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.message import NO_LIMIT, ResponseHead
 from devroute.upstream.http1_stream import Http1Stream, Pool
@@ -54,6 +54,13 @@ class Http1Connection(Connection):
         if self._is_readable is None:
             self._is_readable = _make_readable_check(self.transport.get_extra_info("socket").fileno())
         return not self._is_readable()
+
+    def close_in_time(self) -> None:
+        """Close once the app has read what was sent, at the latest after MAX_LINGER_SECONDS: its response is
+        complete."""
+        self.close()
+        if self.transport.get_write_buffer_size():
+            self._loop.call_later(MAX_LINGER_SECONDS, self.abort)
 
     async def disconnected(self) -> None:
         """Wait until the connection is closed."""

@@ -8,7 +8,6 @@ import contextlib
 from typing import Final
 
 from devroute.errors import DevrouteError
-from devroute.http.aio.connection import MAX_LINGER_SECONDS
 from devroute.http.message import RequestHead
 from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.dialer import Dialer
@@ -122,8 +121,7 @@ class Http1Pool(Pool):
             or connection.transport.get_write_buffer_size()
         ):
             # Permitted by an older policy, or with unsent data that would delay the next request.
-            connection.close()
-            self._loop.call_later(MAX_LINGER_SECONDS, connection.abort)  # an app that never reads the rest
+            connection.close_in_time()
             return
         connection.idle_since = self._loop.time()
         if connection.idle_limit <= 0:

@@ -302,7 +302,7 @@ class Http1Stream:
             if reusable and self._keep_alive and self._request_done:
                 self._pool.release(connection)
             elif self._request_done:
-                connection.close()
+                connection.close_in_time()
             else:
                 connection.abort()  # closing would wait until the app has read the rest of the request
         sink.on_end(trailers)

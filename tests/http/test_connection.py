@@ -9,6 +9,9 @@ import sys
 import pytest
 
 from devroute.http.aio.connection import FLUSH_BYTES, Connection
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.http1_connection import Http1Connection
+from devroute.upstream.http1_pool import Http1Pool
 from tests.support.eventually import eventually
 
 #: Pieces of a body that wait, and leave together; how often; and the pages that they have in all.
@@ -37,10 +40,6 @@ def test_pieces_that_queue_up_and_leave_get_the_same_memory_again() -> None:
     assert int(said.stdout) < PAGES / 10
 
 
-class Quiet(Connection):
-    def lost(self, error: Exception | None) -> None: ...
-
-
 def segments(connection: Connection) -> int:
     """Segments with data that were sent: `tcpi_data_segs_out` of struct tcp_info (linux/tcp.h)."""
     info = connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
@@ -60,6 +59,7 @@ async def test_what_is_written_together_leaves_in_as_few_segments_as_if_it_were_
             whole.extend(data)
         writer.close()
 
+    pool = Http1Pool(Dialer("127.0.0.1", 1))
     pieces = (b"%x\r\n" % size, bytes(size), b"\r\n")
     sent = b"".join(pieces)
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -67,7 +67,7 @@ async def test_what_is_written_together_leaves_in_as_few_segments_as_if_it_were_
     async with server:
         for written in (pieces, (sent,)):
             _, connection = await loop.create_connection(
-                lambda: Quiet(loop), *server.sockets[0].getsockname()
+                lambda: Http1Connection(pool, loop), *server.sockets[0].getsockname()
             )
             connection.write_together(*written)
             await eventually(lambda: [len(each) for each in received] == [len(sent)] * (len(counted) + 1))

@@ -167,8 +167,8 @@ class Connection(asyncio.BufferedProtocol):
             self.flush_soon()
 
     def write_together(self, *pieces: bytes) -> None:
-        """Send soon, in one piece: what is flushed between them would leave a segment of two bytes, which a
-        full receiver may refuse again and again (docs/decisions/0072)."""
+        """Send soon, without a flush between the pieces: it would send the end of a large chunk, two bytes,
+        as a segment of its own (docs/decisions/0072)."""
         self._out += pieces
         for piece in pieces:
             self._out_bytes += len(piece)
@@ -248,7 +248,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.abort()
 
     def lose(self, error: Exception) -> None:
-        """Abort the connection for what has gone wrong with it; `lost` gets the error."""
+        """Abort the connection because of `error`, which is passed to `lost`."""
         self._loss = error
         self.abort()
 

@@ -24,13 +24,17 @@ LOOK_EVERY: Final = 5.0
 
 #: Seconds between two probes of a closed window, and between two repetitions: the kernel doubles them up to
 #: two minutes, and a peer that vanishes at a breakpoint would be detected after several. TCP_RTO_MAX_MS of
-#: linux/tcp.h, from Linux 6.15 on.
-MAX_INTERVAL: Final = 10.0
+#: linux/tcp.h, from Linux 6.15 on. What is never acknowledged ends the connection after 5 minutes, not 15.
+MAX_INTERVAL: Final = 30.0
 _TCP_RTO_MAX_MS: Final = 44
 
-# struct tcp_info of linux/tcp.h: repetitions and window probes without a reply, unacknowledged segments, and
-# milliseconds since data were last sent (or sent again), since data came, and since an acknowledgement came.
-_TCP_INFO: Final = struct.Struct("=2xBB20xI16xI4xII")
+# struct tcp_info of linux/tcp.h: the state; repetitions, and window probes without a reply; unacknowledged
+# segments; milliseconds since data were last sent (or sent again), since data came, and since an
+# acknowledgement came.
+_TCP_INFO: Final = struct.Struct("=BxBB20xI16xI4xII")
+#: The states in which our end was sent and is not acknowledged (linux/tcp_states.h): FIN_WAIT1, LAST_ACK,
+#: CLOSING.
+_ENDING: Final = (4, 9, 11)
 _LINUX: Final = sys.platform == "linux"
 #: Milliseconds by which the kernel's clock may lag behind the loop's.
 _SLACK: Final = 100.0
@@ -38,11 +42,14 @@ _SLACK: Final = 100.0
 _NOT_KNOWN: Final = (OSError, ValueError, AttributeError, struct.error)
 
 
-def owes(repeated: int, probes: int, unacknowledged: int, since_sent: int, since_reply: int) -> bool:
-    """Whether something was sent that the peer has not replied to. One window probe without a reply is none:
-    it may have been sent this moment. Neither is what a peer acknowledges each time, and cannot take."""
-    waits = unacknowledged > 0 and (since_sent < since_reply or repeated > 0)
-    return waits or probes > 1
+def owes(
+    state: int, repeated: int, probes: int, unacknowledged: int, since_sent: int, since_reply: int
+) -> bool:
+    """Whether something was sent that the peer has not replied to. A single unanswered window probe does not
+    count: it may have been sent just now. Nor does data that the peer keeps acknowledging but cannot take."""
+    if unacknowledged > 0 and (since_sent < since_reply or (repeated > 0 and state in _ENDING)):
+        return True
+    return probes > 1
 
 
 class PeerWatch:
@@ -80,9 +87,9 @@ class PeerWatch:
         info = connection.transport.get_extra_info("socket").getsockopt(
             socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size
         )
-        repeated, probes, unacknowledged, since_sent, since_data, since_reply = _TCP_INFO.unpack(info)
+        state, repeated, probes, unacknowledged, since_sent, since_data, since_reply = _TCP_INFO.unpack(info)
         since = self._owing_since[connection]
-        if not owes(repeated, probes, unacknowledged, since_sent, since_reply):
+        if not owes(state, repeated, probes, unacknowledged, since_sent, since_reply):
             self._owing_since[connection] = None
         elif since is None or min(since_data, since_reply) < (now - since) * 1000 - _SLACK:
             self._owing_since[connection] = now
@@ -96,7 +103,7 @@ _watch: PeerWatch | None = None  # of the last loop: tests have several, one aft
 
 def watch_peer(connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
     """Abort the connection once its peer has vanished: its `lost` gets a TimeoutError, as if the kernel had
-    ended it. To be called when it was made."""
+    ended it. Call it from `connection_made`."""
     global _watch
     sock = connection.transport.get_extra_info("socket")
     if not _LINUX or sock is None:
