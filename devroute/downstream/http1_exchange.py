@@ -7,7 +7,7 @@ from devroute.downstream.exchange import Exchange
 from devroute.errors import DevrouteError, RequestMalformed, RequestTimeout
 from devroute.http.aio.connection import Connection
 from devroute.http.error_response import error_body, http1_error_head
-from devroute.http.http1.body import encode_last_chunk
+from devroute.http.http1.body import encode_chunk, encode_last_chunk
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead
 
 _CHUNKED: Final = Framing.CHUNKED
@@ -98,7 +98,7 @@ class Http1Exchange(Exchange):
     def send_data(self, data: bytes) -> None:
         connection = self._connection
         if self._chunked:
-            connection.write_together(b"%x\r\n" % len(data), data, b"\r\n")
+            connection.write_together(encode_chunk(data))
         else:
             connection.write(data)
 

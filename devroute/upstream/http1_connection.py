@@ -8,7 +8,7 @@ import select
 from collections.abc import Callable
 from functools import partial
 
-from devroute.http.aio.connection import MAX_LINGER_SECONDS, Connection, enable_keepalive
+from devroute.http.aio.connection import MAX_LINGER_SECONDS, Connection
 from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.message import NO_LIMIT, ResponseHead
 from devroute.upstream.http1_stream import Http1Stream, Pool
@@ -45,8 +45,7 @@ class Http1Connection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        enable_keepalive(transport)
-        watch_peer(self, self._loop)
+        watch_peer(self)
 
     def is_idle(self) -> bool:
         """Whether neither data nor the end has arrived since the last response, even if not read by the loop

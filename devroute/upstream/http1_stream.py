@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
-from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_last_chunk
+from devroute.http.http1.body import BodyReader, CloseBody, body_reader, encode_chunk, encode_last_chunk
 from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import MAX_HEAD_BYTES, Framing, Headers, RequestHead, ResponseHead
@@ -121,9 +121,9 @@ class Http1Stream:
         if not self._chunked:
             self._write(data)
         elif self._connection is not None:
-            self._connection.write_together(b"%x\r\n" % len(data), data, b"\r\n")
+            self._connection.write_together(encode_chunk(data))
         else:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._write(b"".join(encode_chunk(data)))
 
     def send_end(self, trailers: Headers) -> None:
         if self._state == _DONE:

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 from h2.errors import ErrorCodes
 
 from devroute.errors import DevrouteError, UpstreamInvalid, UpstreamReset
-from devroute.http.aio.connection import enable_keepalive
 from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.aio.http2_stream import Http2Stream
 from devroute.http.aio.peer_watch import forget_peer, watch_peer
@@ -212,8 +211,7 @@ class Http2UpstreamConnection(Http2Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        enable_keepalive(transport)
-        watch_peer(self, self._loop)
+        watch_peer(self)
         self.flush()
 
     def received(self, data: bytes) -> None:

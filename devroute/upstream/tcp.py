@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from devroute.errors import CircuitOpen, DevrouteError, RequestMalformed, UpstreamReset
-from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.aio.connection import Connection
 from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead
@@ -200,8 +200,7 @@ class TcpConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        enable_keepalive(transport)
-        watch_peer(self, self._loop)
+        watch_peer(self)
         self.pause_reading()
 
     def send(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from devroute.http.aio.connection import FLUSH_BYTES, Connection
+from devroute.http.http1.body import encode_chunk
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_connection import Http1Connection
 from devroute.upstream.http1_pool import Http1Pool
@@ -60,7 +61,7 @@ async def test_what_is_written_together_leaves_in_as_few_segments_as_if_it_were_
         writer.close()
 
     pool = Http1Pool(Dialer("127.0.0.1", 1))
-    pieces = (b"%x\r\n" % size, bytes(size), b"\r\n")
+    pieces = encode_chunk(bytes(size))
     sent = b"".join(pieces)
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     counted = []
@@ -69,7 +70,7 @@ async def test_what_is_written_together_leaves_in_as_few_segments_as_if_it_were_
             _, connection = await loop.create_connection(
                 lambda: Http1Connection(pool, loop), *server.sockets[0].getsockname()
             )
-            connection.write_together(*written)
+            connection.write_together(written)
             await eventually(lambda: [len(each) for each in received] == [len(sent)] * (len(counted) + 1))
             counted.append(segments(connection))
             connection.close()

@@ -166,16 +166,13 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.flush_soon()
 
-    def write_together(self, *pieces: bytes) -> None:
+    def write_together(self, pieces: tuple[bytes, ...]) -> None:
         """Send soon, without a flush between the pieces: it would send the end of a large chunk, two bytes,
         as a segment of its own (docs/decisions/0072)."""
-        self._out += pieces
-        for piece in pieces:
+        for piece in pieces[:-1]:
+            self._out.append(piece)
             self._out_bytes += len(piece)
-        if self._out_bytes >= FLUSH_BYTES:
-            self.flush()
-        else:
-            self.flush_soon()
+        self.write(pieces[-1])
 
     def flush_soon(self) -> None:
         """Flush at the end of this turn; for subclasses that produce their output in `flush`."""

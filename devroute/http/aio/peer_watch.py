@@ -16,7 +16,7 @@ import struct
 import sys
 from typing import Final
 
-from devroute.http.aio.connection import Connection
+from devroute.http.aio.connection import Connection, enable_keepalive
 
 #: Seconds without an acknowledgement, while one is owed, after which a peer has vanished; and between looks.
 UNACKNOWLEDGED: Final = 25.0
@@ -101,15 +101,17 @@ class PeerWatch:
 _watch: PeerWatch | None = None  # of the last loop: tests have several, one after the other
 
 
-def watch_peer(connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-    """Abort the connection once its peer has vanished: its `lost` gets a TimeoutError, as if the kernel had
-    ended it. Call it from `connection_made`."""
+def watch_peer(connection: Connection) -> None:
+    """Abort the connection once its peer has vanished, whether it is idle or not: its `lost` gets a
+    TimeoutError, as if the kernel had ended it. Call it from `connection_made`."""
     global _watch
+    enable_keepalive(connection.transport)
     sock = connection.transport.get_extra_info("socket")
     if not _LINUX or sock is None:
         return
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, int(MAX_INTERVAL * 1000))
+    loop = asyncio.get_running_loop()
     if _watch is None or _watch.loop is not loop:
         _watch = PeerWatch(loop)
     _watch.add(connection)

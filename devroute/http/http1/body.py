@@ -193,6 +193,11 @@ def body_reader(framing: Framing, length: int, error: type[DevrouteError]) -> Bo
     return CloseBody()
 
 
+def encode_chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """One chunk, as pieces that are not joined (RFC 9112 §7.1); `data` is not empty."""
+    return b"%x\r\n" % len(data), data, b"\r\n"
+
+
 def encode_last_chunk(trailers: Headers) -> bytes:
     """The end of a chunked body, with its trailer section (RFC 9112 §7.1.2)."""
     if not trailers:
