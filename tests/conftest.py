@@ -15,7 +15,7 @@ from tests.support.examples import register_profiles
 from tests.support.secret_watch import pytest_configure
 
 if TYPE_CHECKING:
-    from tests.support.namespace import Wire
+    from tests.support.remote_host import RemoteHost
 
 __all__ = ["pytest_configure"]
 
@@ -50,13 +50,13 @@ def unused_tcp_port() -> int:
     return free_port()
 
 
-@pytest.fixture
-def wire() -> Iterator["Wire"]:
-    """A network namespace, connected to this one."""
-    from tests.support.namespace import laid_wire  # few tests need it
+@pytest.fixture(name="remote_host")
+def made_remote_host() -> Iterator["RemoteHost"]:
+    """Another host, as a network namespace."""
+    from tests.support.remote_host import remote_host  # few tests need it
 
-    with laid_wire() as laid:
-        yield laid
+    with remote_host() as host:
+        yield host
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -22,9 +22,9 @@ from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
 from tests.support.eventually import eventually
-from tests.support.namespace import Wire, run
 from tests.support.ports import free_port
 from tests.support.relay import relay
+from tests.support.remote_host import RemoteHost, run
 
 SECRET, RECORD = new_token("alice")
 
@@ -145,34 +145,36 @@ async def laptop(folder: Path, mesh: Mesh, inside: tuple[str, ...], server: str 
 
 
 @contextlib.asynccontextmanager
-async def a_laptop_on(wire: Wire, folder: Path) -> AsyncIterator[Mesh]:
-    async with proxy(folder, wire.proxy) as mesh, laptop(folder, mesh, wire.inside):
+async def a_laptop_on(remote_host: RemoteHost, folder: Path) -> AsyncIterator[Mesh]:
+    async with proxy(folder, remote_host.proxy) as mesh, laptop(folder, mesh, remote_host.inside):
         yield mesh
 
 
-async def test_without_a_network_requests_fall_back_until_it_returns(wire: Wire, tmp_path: Path) -> None:
-    async with a_laptop_on(wire, tmp_path) as mesh:
-        wire.ip("link", "set", "wifi", "down")
+async def test_without_a_network_requests_fall_back_until_it_returns(
+    remote_host: RemoteHost, tmp_path: Path
+) -> None:
+    async with a_laptop_on(remote_host, tmp_path) as mesh:
+        remote_host.ip("link", "set", "wifi", "down")
         reason = await mesh.eventually("fallback")
         assert "laptop" in reason
         await eventually(lambda: mesh.events("offline"), "the agent notices")
         assert mesh.events("network")[0]["now"] is None
-        wire.ip("link", "set", "wifi", "up")
+        remote_host.ip("link", "set", "wifi", "up")
         took = await mesh.back()
         print(f"back {took:.2f} s after the network")
         assert took < BACK_S
         assert len(mesh.events("online")) == 1  # the same process, and nothing was restarted
 
 
-async def test_a_new_address_is_noticed_at_once(wire: Wire, tmp_path: Path) -> None:
-    async with a_laptop_on(wire, tmp_path) as mesh:
-        wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
-        wire.ip("addr", "del", f"{wire.net}.2/24", "dev", "wifi")
+async def test_a_new_address_is_noticed_at_once(remote_host: RemoteHost, tmp_path: Path) -> None:
+    async with a_laptop_on(remote_host, tmp_path) as mesh:
+        remote_host.ip("addr", "add", f"{remote_host.net}.3/24", "dev", "wifi")
+        remote_host.ip("addr", "del", f"{remote_host.net}.2/24", "dev", "wifi")
         with contextlib.suppress(OSError):  # deleting the first address takes the second along
-            wire.ip("addr", "add", f"{wire.net}.3/24", "dev", "wifi")
+            remote_host.ip("addr", "add", f"{remote_host.net}.3/24", "dev", "wifi")
         await eventually(lambda: mesh.events("back"), "a tunnel from the new address")
         assert await mesh.back() < BACK_S
-        assert mesh.events("network")[-1]["now"] == f"{wire.net}.3"
+        assert mesh.events("network")[-1]["now"] == f"{remote_host.net}.3"
         (offline,) = mesh.events("offline")
         assert offline["reason"] == "the network has changed"
         between = float(str(mesh.events("back")[0]["time"])) - float(str(offline["time"]))
@@ -212,21 +214,23 @@ async def test_a_slow_network_keeps_its_tunnel(tmp_path: Path) -> None:
         assert not mesh.events("offline")
 
 
-async def test_a_server_whose_address_changes_is_found_by_name(wire: Wire, tmp_path: Path) -> None:
-    run("ip", "addr", "add", f"{wire.net}.9/24", "dev", f"{wire.name}h")
-    etc = wire.etc
+async def test_a_server_whose_address_changes_is_found_by_name(
+    remote_host: RemoteHost, tmp_path: Path
+) -> None:
+    run("ip", "addr", "add", f"{remote_host.net}.9/24", "dev", f"{remote_host.name}h")
+    etc = remote_host.etc
     hosts = etc / "hosts"
     try:
-        hosts.write_text(f"{wire.proxy} proxy.test\n")
+        hosts.write_text(f"{remote_host.proxy} proxy.test\n")
         async with contextlib.AsyncExitStack() as first:
-            old = await first.enter_async_context(proxy(tmp_path / "old", wire.proxy))
+            old = await first.enter_async_context(proxy(tmp_path / "old", remote_host.proxy))
             port = old.control.rpartition(":")[2]
             async with contextlib.AsyncExitStack() as stack:
                 server = f"http://proxy.test:{port}"
-                await stack.enter_async_context(laptop(tmp_path, old, wire.inside, server))
-                hosts.write_text(f"{wire.net}.9 proxy.test\n")
+                await stack.enter_async_context(laptop(tmp_path, old, remote_host.inside, server))
+                hosts.write_text(f"{remote_host.net}.9 proxy.test\n")
                 new = await stack.enter_async_context(
-                    proxy(tmp_path / "new", f"{wire.net}.9", "--control-port", port)
+                    proxy(tmp_path / "new", f"{remote_host.net}.9", "--control-port", port)
                 )
                 await first.aclose()
                 new.laptop = old.laptop

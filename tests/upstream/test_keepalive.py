@@ -23,7 +23,7 @@ from devroute.upstream.interface import Upstream, UpstreamStream
 from devroute.upstream.tcp import TcpUpstream
 from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import App, Client, post, tunnel
-from tests.support.namespace import Wire
+from tests.support.remote_host import RemoteHost
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the options are Linux's")
 
@@ -156,9 +156,9 @@ class SlowApp(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
 
-def unread(stream_of: Upstream, client: Client, size: int) -> UpstreamStream:
+def unread(upstream: Upstream, client: Client, size: int) -> UpstreamStream:
     """Send a whole request that its app does not read."""
-    stream = stream_of.open(post(size), client)
+    stream = upstream.open(post(size), client)
     stream.send_data(bytes(size))
     stream.send_end([])
     return stream
@@ -201,10 +201,10 @@ UPGRADE = RequestHead(b"GET", b"/", Framing.UPGRADE, 0, b"")
 
 
 @asynccontextmanager
-async def deaf_host(wire: Wire, sends: bytes) -> AsyncIterator[str]:
-    address = f"{wire.net}.2"
+async def deaf_host(remote_host: RemoteHost, sends: bytes) -> AsyncIterator[str]:
+    address = remote_host.address
     process = await asyncio.create_subprocess_exec(
-        *wire.inside, sys.executable, "-c", DEAF, address, sends.hex(), stdout=asyncio.subprocess.PIPE
+        *remote_host.inside, sys.executable, "-c", DEAF, address, sends.hex(), stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
@@ -216,16 +216,16 @@ async def deaf_host(wire: Wire, sends: bytes) -> AsyncIterator[str]:
 
 
 async def test_a_host_that_vanishes_while_its_app_does_not_read_is_detected(
-    impatient: None, wire: Wire
+    impatient: None, remote_host: RemoteHost
 ) -> None:
-    async with deaf_host(wire, b"") as address:
+    async with deaf_host(remote_host, b"") as address:
         pool = Http1Pool(Dialer(address, 7000))
         client = Client()
         unread(pool, client, MORE_THAN_BUFFERS)
         await eventually(lambda: client.paused)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(client.done.wait(), 2 * peer_watch.UNACKNOWLEDGED)
-        wire.ip("link", "set", "wifi", "down")
+        remote_host.ip("link", "set", "wifi", "down")
         await asyncio.wait_for(client.done.wait(), PATIENCE_S)
         assert isinstance(client.error, UpstreamReset)
         assert client.error.message == f"{address}:7000 no longer acknowledges what it is sent"
@@ -234,16 +234,16 @@ async def test_a_host_that_vanishes_while_its_app_does_not_read_is_detected(
 
 @pytest.mark.parametrize("kind", ["HTTP/1.1", "HTTP/2", "TCP", "TCP, its end"])
 async def test_a_host_that_vanishes_before_it_acknowledges_a_request_is_detected(
-    impatient: None, wire: Wire, kind: str
+    impatient: None, remote_host: RemoteHost, kind: str
 ) -> None:
-    async with deaf_host(wire, SETTINGS if kind == "HTTP/2" else b"") as address:
+    async with deaf_host(remote_host, SETTINGS if kind == "HTTP/2" else b"") as address:
         dialer, label, client = Dialer(address, 7000), f"{address}:7000", Client()
         upstream: Http1Pool | Http2Pool | TcpUpstream
         if kind.startswith("TCP"):
             upstream = TcpUpstream(label, dialer)
             stream = upstream.open(UPGRADE, client)
             await asyncio.wait_for(client.first.wait(), PATIENCE_S)
-            wire.ip("link", "set", "wifi", "down")
+            remote_host.ip("link", "set", "wifi", "down")
             if kind == "TCP":
                 stream.send_data(b"x")
             else:
@@ -252,7 +252,7 @@ async def test_a_host_that_vanishes_before_it_acknowledges_a_request_is_detected
             upstream = Http2Pool(dialer) if kind == "HTTP/2" else Http1Pool(dialer)
             await upstream.probe()
             stream = upstream.open(post(1), client)
-            wire.ip("link", "set", "wifi", "down")
+            remote_host.ip("link", "set", "wifi", "down")
             stream.send_data(b"x")
             stream.send_end([])
         await asyncio.wait_for(client.done.wait(), PATIENCE_S)
@@ -264,14 +264,16 @@ async def test_a_host_that_vanishes_before_it_acknowledges_a_request_is_detected
         await upstream.close()
 
 
-async def test_what_is_not_read_here_says_nothing_about_the_peer(impatient: None, wire: Wire) -> None:
+async def test_what_is_not_read_here_says_nothing_about_the_peer(
+    impatient: None, remote_host: RemoteHost
+) -> None:
     """The kernel may refuse acknowledgements while its own buffer is full."""
-    async with deaf_host(wire, b"") as address:
+    async with deaf_host(remote_host, b"") as address:
         pool, client = Http1Pool(Dialer(address, 7000)), Client()
         await pool.probe()
         stream = pool.open(post(1), client)
         stream.pause_response()
-        wire.ip("link", "set", "wifi", "down")
+        remote_host.ip("link", "set", "wifi", "down")
         stream.send_data(b"x")
         stream.send_end([])
         with pytest.raises(TimeoutError):

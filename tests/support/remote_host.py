@@ -1,4 +1,4 @@
-"""A network namespace of its own for one end of a pair of virtual interfaces, whose connection can be cut."""
+"""Another host, as a network namespace: the pair of interfaces between it and this one can be cut."""
 
 import contextlib
 import itertools
@@ -18,25 +18,30 @@ def run(*command: str) -> None:
 
 
 @dataclass
-class Wire:
-    """A laptop's network namespace, and the pair of interfaces that connects it."""
+class RemoteHost:
+    """Its namespace, and the network of both ends; its own interface is `wifi`."""
 
     name: str
     net: str
 
     @property
     def proxy(self) -> str:
+        """This end's address."""
         return f"{self.net}.1"
+
+    @property
+    def address(self) -> str:
+        return f"{self.net}.2"
 
     @property
     def inside(self) -> tuple[str, ...]:
         return ("ip", "netns", "exec", self.name)
 
-    def lay(self) -> None:
+    def connect(self) -> None:
         run("ip", "link", "add", f"{self.name}h", "type", "veth", "peer", "name", "wifi", "netns", self.name)
         run("ip", "addr", "add", f"{self.proxy}/24", "dev", f"{self.name}h")
         run("ip", "link", "set", f"{self.name}h", "up")
-        self.ip("addr", "add", f"{self.net}.2/24", "dev", "wifi")
+        self.ip("addr", "add", f"{self.address}/24", "dev", "wifi")
         self.ip("link", "set", "lo", "up")
         self.ip("link", "set", "wifi", "up")
 
@@ -50,7 +55,7 @@ class Wire:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def cut(self) -> None:
+    def remove(self) -> None:
         if Path("/etc/netns", self.name).exists():
             self.etc.rmdir()
         for what in (("link", "del", f"{self.name}h"), ("netns", "del", self.name)):
@@ -58,24 +63,24 @@ class Wire:
                 run("ip", *what)
 
 
-_WIRES = itertools.count()
+_HOSTS = itertools.count()
 
 
 @contextlib.contextmanager
-def laid_wire() -> Iterator[Wire]:
-    """Addresses by process, so that parallel tests have their own. Skips the test where it cannot be laid."""
-    number = os.getpid() * 16 + next(_WIRES)
-    wire = Wire(f"dr{number % 1_000_000}", f"10.{200 + number // 250 % 50}.{number % 250}")
+def remote_host() -> Iterator[RemoteHost]:
+    """Addresses by process, so that parallel tests have their own. Skips the test where none can be made."""
+    number = os.getpid() * 16 + next(_HOSTS)
+    host = RemoteHost(f"dr{number % 1_000_000}", f"10.{200 + number // 250 % 50}.{number % 250}")
     try:
-        run("ip", "netns", "add", wire.name)  # fails where it is another test's
+        run("ip", "netns", "add", host.name)  # fails where it is another test's
         try:
-            wire.lay()
+            host.connect()
         except OSError:
-            wire.cut()
+            host.remove()
             raise
     except OSError as error:
         pytest.skip(f"no network namespace can be made here: {error}")
     try:
-        yield wire
+        yield host
     finally:
-        wire.cut()
+        host.remove()
