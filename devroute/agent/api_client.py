@@ -56,7 +56,7 @@ async def follow(settings: ClientSettings, path: str) -> AsyncIterator[tuple[str
     async with (
         _failures(settings),
         _session(None) as session,
-        session.get(url, headers=headers, **_options(settings)) as response,
+        session.get(url, **_options(settings, headers)) as response,
     ):
         if response.status != 200:
             raise _error(settings.server, response.status, await read_beginning(response.content))
@@ -111,7 +111,7 @@ async def _request(
     async with (
         _failures(settings),
         _session(TIMEOUT) as session,
-        session.request(method, url, headers=headers, json=document, **_options(settings)) as response,
+        session.request(method, url, json=document, **_options(settings, headers)) as response,
     ):
         body = await read_beginning(response.content)
         status = response.status
@@ -124,12 +124,12 @@ def _session(seconds: float | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=timeout, read_bufsize=MAX_RESPONSE)
 
 
-def _options(settings: ClientSettings) -> dict[str, Any]:
+def _options(settings: ClientSettings, headers: Mapping[str, str]) -> dict[str, Any]:
     tls = tls_for_server(settings)
     return {
         "allow_redirects": False,
         "ssl": tls if tls is not None else True,
-        **through_proxy(settings),
+        **through_proxy(settings, headers),
     }
 
 
@@ -153,13 +153,16 @@ async def _failures(settings: ClientSettings) -> AsyncIterator[None]:
         raise ServerUnreachable(f"{settings.server} is not devroute's control port", hint=_HINT) from error
 
 
-def through_proxy(settings: ClientSettings) -> dict[str, Any]:
-    """The arguments of aiohttp's requests for the forward proxy, if any."""
+def through_proxy(settings: ClientSettings, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of aiohttp's requests with these headers, through the forward proxy, if there is one."""
     proxy = settings.proxy_for_server()
     if proxy is None:
-        return {}
-    given = proxy.authorization
-    return {"proxy": str(proxy), "proxy_auth": aiohttp.BasicAuth.decode(given, "utf-8") if given else None}
+        return {"headers": headers}
+    credentials = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    if web_url(settings).startswith("https:"):
+        return {"headers": headers, "proxy": str(proxy), "proxy_headers": credentials}
+    # Without TLS there is no CONNECT, to which alone aiohttp adds `proxy_headers`: the proxy reads this.
+    return {"headers": {**headers, **credentials}, "proxy": str(proxy)}
 
 
 def _proxy_error(settings: ClientSettings, error: aiohttp.ClientError) -> str | None:

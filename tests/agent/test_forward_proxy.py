@@ -127,6 +127,27 @@ async def test_a_proxy_that_may_not_connect_there_is_named_with_its_reason(
 
 
 @needs_tinyproxy
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_request_to_the_api_has_the_credentials_for_the_proxy(
+    scheme: str, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.server()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    async with (
+        tinyproxy(tmp_path, unused_tcp_port, "BasicAuth alice secret"),
+        site(tls=context if scheme == "https" else None) as where,
+    ):
+        server = where.url.replace("http", scheme).replace("127.0.0.1", "localhost")
+        for password, said in (("secret", "status 204"), ("wrong", "40[17]")):
+            proxy = f"http://alice:{password}@127.0.0.1:{unused_tcp_port}"
+            with pytest.raises(ServerUnreachable, match=said):
+                await fetch_api(settings(server, forward_proxy=proxy, ca_file=authority.file), "/")
+
+
+@needs_tinyproxy
 async def test_every_command_uses_the_proxy_that_the_environment_names(
     tmp_path: Path, unused_tcp_port: int
 ) -> None:

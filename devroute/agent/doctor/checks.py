@@ -141,7 +141,7 @@ class Doctor:
                 session.get(
                     web_url(self._settings) + "/api/status",
                     ssl=tls_for_server(self._settings) or True,
-                    **through_proxy(self._settings),
+                    **through_proxy(self._settings, {}),
                 ) as response,
             ):
                 date = parsedate_to_datetime(response.headers["date"])

@@ -54,7 +54,9 @@ class IssuerClient:
         self, method: str, url: str, form: Mapping[str, str] | None
     ) -> tuple[int, dict[str, Any]]:
         tls: ssl.SSLContext | bool = self._tls if url.startswith("https:") else True
-        through = through_proxy(self._settings.model_copy(update={"server": url}))
+        through = through_proxy(
+            self._settings.model_copy(update={"server": url}), {"Accept": "application/json"}
+        )
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session,
@@ -62,7 +64,6 @@ class IssuerClient:
                     method,
                     url,
                     data=form,
-                    headers={"Accept": "application/json"},
                     allow_redirects=False,
                     ssl=tls,
                     **through,
