@@ -1,4 +1,4 @@
-"""One redis-server for all tests that do not stop it; each test's registry has a prefix of its own."""
+"""One redis-server for all tests that do not stop it; each of them finds it empty."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -23,6 +23,7 @@ from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from tests.support.ports import free_port
 
 TOKENS = {"alice-token": "alice", "bob-token": "bob"}
 
@@ -76,6 +77,8 @@ async def start_site(
     head_seconds: float = HEAD_SECONDS,
     **seconds: float,
 ) -> Site:
+    """`port`: 0 for one of its own. Not one that the kernel assigns: that may have been another test's until
+    just now, and its agent still dials it."""
     registry = Registry()
     tunnels = Tunnels(
         authenticate=authenticate,
@@ -85,7 +88,9 @@ async def start_site(
         **seconds,
     )
     listener = ControlListener(http=NoHttp, tunnels=tunnels, head_seconds=head_seconds)
-    server = await asyncio.get_running_loop().create_server(listener, "127.0.0.1", port, ssl=tls)
+    server = await asyncio.get_running_loop().create_server(
+        listener, "127.0.0.1", port or free_port(), ssl=tls
+    )
     return Site(listener, registry, server)
 
 

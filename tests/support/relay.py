@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from tests.support.ports import free_port
+
 #: A host and a port, or the path of a Unix socket.
 Target = tuple[str, int] | str
 #: What becomes of the bytes of one read.
@@ -64,7 +66,6 @@ class Wire:
     is cut. `open` counts the connections to each."""
 
     def __init__(self, host: str, port: int, *targets: Target) -> None:
-        """`port` may be 0 until it is open."""
         self.targets = list(targets)
         self.open = Counter[Target]()
         self._turns = itertools.count()
@@ -82,7 +83,6 @@ class Wire:
         self._flows.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, self.host, self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     def silence(self) -> None:
         """No byte arrives any more, and no connection ends: packets are lost."""
@@ -118,7 +118,8 @@ class Wire:
 
 @asynccontextmanager
 async def wire(*targets: Target, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Wire]:
-    made = Wire(host, port, *targets)
+    """`port`: 0 for one of its own, which the kernel gives to no other test."""
+    made = Wire(host, port or free_port(), *targets)
     await made.heal()
     try:
         yield made
