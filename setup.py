@@ -27,6 +27,7 @@ COMPILED = [
     "http.aio.connection",
     "http.aio.http2_connection",
     "http.aio.http2_stream",
+    "http.aio.paused_connection",
     "http.http1.body",
     "http.http1.fields",
     "http.http1.request",

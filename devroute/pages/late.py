@@ -105,7 +105,9 @@ class _Waiting(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._read += data
-        self.transport.pause_reading()  # again: uvloop begins to read after connection_made
+        # Again, see http/aio/paused_connection.py.
+        self.transport.resume_reading()
+        self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.disconnected(self)

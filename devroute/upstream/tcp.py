@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from devroute.errors import CircuitOpen, DevrouteError, RequestMalformed, UpstreamReset
-from devroute.http.aio.connection import Connection
+from devroute.http.aio.paused_connection import PausedConnection
 from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, Headers, RequestHead
@@ -187,7 +187,7 @@ class TcpStream:
             self._sink.resume_request()
 
 
-class TcpConnection(Connection):
+class TcpConnection(PausedConnection):
     """The connection to the server. It reads nothing until `resume_reading`."""
 
     __slots__ = ("_began", "_peer_ended", "_received", "_sent", "_stream")
@@ -201,7 +201,6 @@ class TcpConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         watch_peer(self)
-        self.pause_reading()
 
     def send(self, data: bytes) -> None:
         self._sent = True
@@ -224,8 +223,7 @@ class TcpConnection(Connection):
         early = self._loop.time() - self._began < REFUSED_SECONDS
         return self._sent and not self._received and early and not self._stream.ended
 
-    def eof_received(self) -> bool:
-        """True keeps the client's half open."""
+    def received_end(self) -> bool:
         self._peer_ended = True
         still_open = not self._stream.ended
         self._stream.peer_ended(refused=self._refused)

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 from devroute.agent.mesh_links import tcp_request
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.errors import DevrouteError, UpstreamInvalid
-from devroute.http.aio.connection import Connection, enable_keepalive
+from devroute.http.aio.connection import enable_keepalive
+from devroute.http.aio.paused_connection import PausedConnection
 from devroute.http.error_response import http1_error
 from devroute.http.message import Framing, Headers, ResponseHead
 from devroute.upstream.interface import DiscardedRequest, Upstream, UpstreamStream
@@ -34,7 +35,7 @@ _NO_GREETING: Final = NoGreeting()
 _NO_STREAM: Final = DiscardedRequest()
 
 
-class BytePipe(Connection):
+class BytePipe(PausedConnection):
     """Implements ResponseSink. `pipes`: those that are open; `failed` gets the reason why one
     could not be connected, or broke off. `admit`: whether a client's first bytes may be sent; False while
     that is not known, and raises why they may not."""
@@ -72,7 +73,6 @@ class BytePipe(Connection):
         super().connection_made(transport)
         enable_keepalive(transport)
         self._pipes.add(self)
-        self.pause_request()
         self._stream = self._upstream.open(self._head, self)
 
     def adopt(self, transport: asyncio.Transport, first: bytes) -> None:
@@ -104,7 +104,7 @@ class BytePipe(Connection):
         self.write(http1_error(error, close=True))
         self.close()
 
-    def eof_received(self) -> bool:
+    def received_end(self) -> bool:
         self._client_ended = True
         if self._connected and self._first:  # no whole request, so no page's
             self._stream.send_data(self._first)
