@@ -79,10 +79,16 @@ async def app(body: bytes = b"from the laptop", port: int = 0) -> AsyncIterator[
 
 @asynccontextmanager
 async def up(of: AgentSettings, state: Path | None = None) -> AsyncIterator["asyncio.Task[int]"]:
-    """A running agent, ended with the block. `state`: the folder of what its inspector remembers."""
+    """A running agent, ended with the block. `state`: the folder of what its inspector remembers.
+
+    Where the block fails and the agent has ended, the reason is printed."""
     task = asyncio.get_running_loop().create_task(agent.run(of, state))
     try:
         yield task
+    except BaseException:
+        if task.done():
+            task.print_stack()
+        raise
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from devroute.mesh.testbed import Command
@@ -45,7 +45,19 @@ async def eventually(
         if not limit.expired():
             raise
     log = "" if process is None else f"\n{process.log.read_text()}"
-    raise AssertionError(f"not within {within} s: {what}{log}")
+    raise AssertionError("\n".join((f"not within {within} s: {what}{log}", *waiting_tasks())))
+
+
+def waiting_tasks() -> list[str]:
+    """Where each of the other tasks of this loop waits: its coroutines, the outermost first."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    return sorted(f"  {' > '.join(_await_chain(each.get_coro()))}" for each in tasks)
+
+
+def _await_chain(coroutine: Any) -> Iterator[str]:
+    while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        yield f"{coroutine.__qualname__}:{frame.f_lineno}"
+        coroutine = coroutine.cr_await
 
 
 async def quiet(progress: Callable[[], object], turns: int = 200) -> None:
