@@ -80,26 +80,34 @@ class LinkMonitor:
         slept = max(now_wall - wall, now_steady - steady) - WATCH_SECONDS
         if slept > SLEPT_SECONDS:
             self.woken.set()
-            for link in self._open():
-                if slept > LOST_SECONDS:
+            if slept > LOST_SECONDS:
+                for link in self._open():
                     error = UpstreamReset(f"the laptop has slept for {slept:.0f} s")
                     link.close_with(error, send_close=False)
-                else:
-                    link.heartbeat.probe(PROBE_SECONDS)
+            else:
+                self._probe(PROBE_SECONDS)
         self._network.check()
         self._ticks += 1
-        if self._ticks % ROUND_TRIP_TICKS == 1 and (links := self._open()):
+        if self._ticks % ROUND_TRIP_TICKS == 1 and (links := self._welcomed()):
             links[0].heartbeat.ping().add_done_callback(self._show_round_trip)
         self._timer = self._loop.call_later(WATCH_SECONDS, self._tick, now_wall, now_steady)
 
     def _show_round_trip(self, asked: asyncio.Future[None]) -> None:
-        if links := self._open():
+        if links := self._welcomed():
             self._reporter.round_trip(links[0].heartbeat.round_trip)
             self._reporter.flush()
 
     def _open(self) -> list[AgentLink]:
         """The links that have not ended, the oldest first."""
         return [link for link in self._links if link.close_error is None]
+
+    def _welcomed(self) -> list[AgentLink]:
+        """Those of the open links on which a PING is allowed: not before WELCOME (tunnel/PROTOCOL.md)."""
+        return [link for link in self._open() if link.welcome.done()]
+
+    def _probe(self, within: float) -> None:
+        for link in self._welcomed():
+            link.heartbeat.probe(within)
 
     # --- the network
 
@@ -115,13 +123,10 @@ class LinkMonitor:
             ours = link.transport.get_extra_info("sockname")[0]
             if now is not None and not is_local_address(ours):
                 link.close_with(UpstreamReset("the network has changed"), send_close=False)
-            else:
-                link.heartbeat.probe(PROBE_SECONDS if now is None else BACK_SECONDS)
+        self._probe(PROBE_SECONDS if now is None else BACK_SECONDS)
 
     def _disturbed(self) -> None:
         """A cable or an interface: the route is the same, and may have stopped or started to work."""
-        links = self._open()
-        for link in links:
-            link.heartbeat.probe(DISTURBED_SECONDS)
-        if not links:
+        self._probe(DISTURBED_SECONDS)
+        if not self._open():
             self.woken.set()

@@ -29,10 +29,13 @@ from devroute.errors import (
 )
 from devroute.tasks import TaskOwner
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import DIAL_SECONDS, MakeLink, dial
+from devroute.tunnel.dial import MakeLink, dial
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 
+#: How long the server may take to reply to HELLO, in seconds: less than AGENT_LIVENESS.ping_after, since a
+#: PING is not allowed before WELCOME.
+WELCOME_SECONDS: Final = 9.0
 #: How long the server may take to verify a token, in seconds: it may have to fetch the issuer's keys.
 ANSWER_SECONDS: Final = 15.0
 #: Longest delay after a failed attempt, in seconds.
@@ -102,7 +105,7 @@ class Registrar:
         link = await self._dial({"link": number, "beside": beside}, other_than)
         self.dialled(link)
         try:
-            welcome = handshake.decode(handshake.Welcome, await receive_welcome(link, DIAL_SECONDS))
+            welcome = handshake.decode(handshake.Welcome, await receive_welcome(link, WELCOME_SECONDS))
             self._check_supported(welcome)
         except DevrouteError as error:
             link.close_with(error)

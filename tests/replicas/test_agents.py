@@ -2,26 +2,32 @@
 
 import asyncio
 import contextlib
+import io
 import itertools
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from devroute.agent import second_link
+from devroute.agent import link_monitor, network, second_link
 from devroute.agent.control import client
 from devroute.agent.control.running import all_running
 from devroute.agent.doctor.tunnel import Echo, examine_replicas, open_tunnel
+from devroute.agent.link_monitor import LinkMonitor
+from devroute.agent.ui.lines import LineReporter
+from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import LinkReplaced
 from tests.agent.test_app import app, settings, up
 from tests.replicas.replicas import Replica, replicas
 from tests.replicas.test_shared_registry import body
 from tests.support.agent_output import Said
 from tests.support.eventually import eventually, quiet
-from tests.support.loopback import App, answer
+from tests.support.loopback import App, answer, connect
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Wire, wire
+from tests.support.remote_host import remote_host
 
 
 @pytest.fixture
@@ -145,6 +151,52 @@ async def test_where_there_is_one_replica_nothing_else_is_dialled(
     async with laptop(redis_server, monkeypatch, 1) as ((one,), service, _):
         await quiet(lambda: sum(service.open.values()))
         assert one.registry.listing()[0]["links"] == 1
+
+
+async def slept(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock[0] += link_monitor.SLEPT_SECONDS + 1
+    await eventually(monitor.woken.is_set)
+
+
+async def other_address(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "source_address", lambda peer: "127.0.0.2")
+    await eventually(monitor.woken.is_set)
+
+
+async def other_interface(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect() -> None:
+        with remote_host():
+            pass
+
+    await asyncio.to_thread(connect)
+
+
+async def nothing(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The round trip is measured all the same."""
+
+
+@pytest.mark.parametrize("happens", [slept, other_address, other_interface, nothing])
+async def test_a_network_that_changes_while_a_laptop_registers_does_not_end_its_link(
+    happens: Callable[..., Awaitable[None]], own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_monitor, "WATCH_SECONDS", 0.01)
+    clock = [0.0]
+    reporter = LineReporter("text", TerminalWriter(io.StringIO()))
+    async with replicas(own_redis, 1) as (one,):
+        own_redis.signal(signal.SIGSTOP)  # WELCOME comes later
+        monitor = LinkMonitor(reporter, asyncio.get_running_loop(), lambda: clock[0])
+        link = await connect(one.site, {"foo": App()})
+        monitor.follow(link)
+        with monitor.on_the_network():
+            monitor.start()
+            await happens(monitor, clock, monkeypatch)
+            await quiet(lambda: link.close_error)
+            own_redis.signal(signal.SIGCONT)
+            await asyncio.wait({link.welcome, link.close_reason}, return_when=asyncio.FIRST_COMPLETED)
+        monitor.stop()
+        assert link.close_error is None
+        assert one.names() == ["alice"]
+    reporter.close()
 
 
 async def test_services_change_while_there_are_two_links_and_no_request_is_lost(
