@@ -54,6 +54,19 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()  # it may have been set in the turn in which the time was over
 
 
+async def ends_within(work: Coroutine[Any, Any, object], seconds: float) -> bool:
+    """Whether `work` ends within this time; else it is cancelled. For what a task does when it has been
+    cancelled: there, asyncio.timeout of Python 3.11.2 raises CancelledError."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if task.done():
+            task.result()
+        return task.done()
+    finally:
+        task.cancel()
+
+
 async def import_in_thread(name: str) -> ModuleType:
     """The module of this name. Where it is not imported yet, the loop goes on meanwhile. Raises what its
     import raises."""

@@ -17,7 +17,7 @@ from devroute.agent.settings import ClientSettings
 from devroute.agent.tls import tls_for_server
 from devroute.agent.token_source import TokenSource
 from devroute.errors import BY_CODE, ConfigInvalid, DevrouteError, ServerUnreachable, TokenInvalid
-from devroute.tunnel.dial import CA_HINT
+from devroute.tunnel.dial import CA_HINT, server_place
 from devroute.tunnel.forward_proxy import HINT as PROXY_HINT
 
 #: Seconds for the whole request.
@@ -159,7 +159,7 @@ def through_proxy(settings: ClientSettings, headers: Mapping[str, str]) -> dict[
     if proxy is None:
         return {"headers": headers}
     credentials = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-    if web_url(settings).startswith("https:"):
+    if server_place(settings.server)[2]:
         return {"headers": headers, "proxy": str(proxy), "proxy_headers": credentials}
     # Without TLS there is no CONNECT, to which alone aiohttp adds `proxy_headers`: the proxy reads this.
     return {"headers": {**headers, **credentials}, "proxy": str(proxy)}

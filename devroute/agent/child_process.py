@@ -3,7 +3,6 @@ Ctrl-C reaches it directly; all that it has started ends with it. Knows nothing 
 """
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from typing import IO, Any, Final
 from devroute.agent.process_group import POLL_SECONDS, ProcessGroup, new_group
 from devroute.errors import ConfigInvalid
 from devroute.platforms import exit_code, runnable
-from devroute.tasks import TaskOwner
+from devroute.tasks import TaskOwner, ends_within
 
 #: The variable with the token.
 TOKEN_VARIABLE: Final = "DEVROUTE_TOKEN"
@@ -83,13 +82,8 @@ class ChildProcess:
         have ended."""
         group = self._group
         group.terminate()
-        try:
-            async with asyncio.timeout(grace):
-                await self._ended()
-        except TimeoutError:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KILL_SECONDS):
-                    await self._ended(group.kill)
+        if not await ends_within(self._ended(), grace):
+            await ends_within(self._ended(group.kill), KILL_SECONDS)
         await self._process.wait()
 
     async def _ended(self, each_time: Callable[[], object] = lambda: None) -> None:

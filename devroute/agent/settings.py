@@ -44,7 +44,7 @@ METHODS: Final = frozenset(
 
 
 def _server(value: object) -> str:
-    """The control port's URL without a final slash."""
+    """The control port's URL, its scheme in lower case and without a final slash."""
     text = str(value)
     if "@" in text:  # before anything that quotes it
         raise ValueError("the URL holds a user or password; use a token instead")
@@ -61,7 +61,7 @@ def _server(value: object) -> str:
         raise ValueError(
             f"{quote(text)} has parts that a server's URL cannot have; write it like https://devroute.example"
         )
-    return text.rstrip("/")
+    return f"{url.scheme}{text[len(url.scheme) :].rstrip('/')}"
 
 
 def _forward_proxy(value: object) -> object:

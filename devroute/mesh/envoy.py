@@ -20,6 +20,7 @@ import aiohttp
 from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.mesh.istio import extension_configs
 from devroute.mesh.istio.sidecar import Document, Endpoint
+from devroute.tasks import ends_within
 
 #: Envoy and Python start in some tenths of a second; a loaded machine gets much more.
 START_TIMEOUT_S = 20.0
@@ -161,10 +162,7 @@ async def stop(process: asyncio.subprocess.Process) -> None:
     """End a child process: SIGTERM, up to STOP_TIMEOUT_S seconds, SIGKILL. It is reaped when this returns."""
     if process.returncode is None:
         process.terminate()
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
-                await process.wait()
-        except TimeoutError:
+        if not await ends_within(process.wait(), STOP_TIMEOUT_S):
             process.kill()
     await process.wait()
 

@@ -117,9 +117,9 @@ class _Waiting(asyncio.Protocol):
             return
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
+        self.transport.resume_reading()  # before the data, at which the protocol may pause it
         if self._read:
             cast(asyncio.Protocol, protocol).data_received(self._read)
-        self.transport.resume_reading()
 
 
 class LateServer:

@@ -23,6 +23,7 @@ from tests.agent.test_app import app, fetch, online, settings, up
 from tests.support.authority import Authority
 from tests.support.eventually import eventually
 from tests.support.loopback import site
+from tests.support.ports import free_port
 from tests.support.shell import devroute, listening
 
 TINYPROXY = shutil.which("tinyproxy") or shutil.which("tinyproxy", path="/usr/sbin:/sbin")
@@ -127,24 +128,39 @@ async def test_a_proxy_that_may_not_connect_there_is_named_with_its_reason(
 
 
 @needs_tinyproxy
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_request_to_the_api_has_the_credentials_for_the_proxy(
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
+async def test_a_request_to_the_api_has_credentials_for_the_proxy_which_the_server_does_not_get(
     scheme: str, tmp_path: Path, unused_tcp_port: int
 ) -> None:
     authority = Authority(tmp_path)
     pair = authority.server()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pair.certificate, pair.key)
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 8\r\nconnection: close\r\n\r\n{"a": 1}')
+        writer.close()
+
+    tls = None if scheme == "http" else context
     async with (
         tinyproxy(tmp_path, unused_tcp_port, "BasicAuth alice secret"),
-        site(tls=context if scheme == "https" else None) as where,
+        await asyncio.start_server(serve, "127.0.0.1", free_port(), ssl=tls) as listening,
     ):
-        server = where.url.replace("http", scheme).replace("127.0.0.1", "localhost")
-        for password, said in (("secret", "status 204"), ("wrong", "40[17]")):
+        server = f"{scheme}://localhost:{listening.sockets[0].getsockname()[1]}"
+
+        def through(password: str) -> AgentSettings:
             proxy = f"http://alice:{password}@127.0.0.1:{unused_tcp_port}"
-            with pytest.raises(ServerUnreachable, match=said):
-                await fetch_api(settings(server, forward_proxy=proxy, ca_file=authority.file), "/")
+            return settings(server, forward_proxy=proxy, ca_file=authority.file)
+
+        assert await fetch_api(through("secret"), "/api/status") == {"a": 1}
+        with pytest.raises(ServerUnreachable, match=r"(status|with) 40[17]"):
+            await fetch_api(through("wrong"), "/api/status")
+    (head,) = heads
+    assert b"proxy-authorization" not in head.lower()
+    assert b"Bearer alice-token" in head
 
 
 @needs_tinyproxy

@@ -12,6 +12,7 @@ from devroute.http.aio.connection import RECEIVE_BYTES
 from devroute.upstream.tcp import TcpConnection, TcpStream
 from tests.support.eventually import eventually, quiet
 from tests.support.loopback import Client
+from tests.support.ports import free_port
 
 #: Bytes that the kernel does not take for a peer which does not read.
 MORE_THAN_BUFFERS = 64 * 1024 * 1024
@@ -48,7 +49,7 @@ async def dialled(*, begins: bool) -> AsyncIterator[Dialled]:
     loop = asyncio.get_running_loop()
     client = Client()
     stream = TcpStream("tcp://db:5432", client)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", free_port())) as listening:
         listening.setblocking(False)
         _, connection = await loop.create_connection(
             lambda: TcpConnection(stream, loop), *listening.getsockname()
@@ -56,11 +57,13 @@ async def dialled(*, begins: bool) -> AsyncIterator[Dialled]:
         server, _ = await loop.sock_accept(listening)
         if begins:
             connection.transport.resume_reading()
-        with server:
-            server.setblocking(False)
+        server.setblocking(False)
+        try:
             yield Dialled(connection, stream, client, server)
-        stream.cancel()
-        connection.abort()
+        finally:
+            stream.cancel()
+            connection.abort()
+            server.close()
 
 
 @on_each_loop
@@ -120,6 +123,20 @@ async def test_a_client_that_takes_no_more_gets_the_end_later() -> None:
         it.stream.resume_response()
         await eventually(it.client.done.is_set)
         assert it.client.body == b"hello"
+
+
+async def test_the_end_of_the_servers_half_arrives_once_however_often_the_client_pauses() -> None:
+    """asyncio reports it again whenever it may read."""
+    async with dialled(begins=False) as it:
+        it.connect()
+        it.server.shutdown(socket.SHUT_WR)
+        await eventually(it.client.done.is_set)
+        for _ in range(2):
+            it.stream.pause_response()
+            it.stream.resume_response()
+            await quiet(it.received)
+        it.stream.send_data(b"still open")
+        assert await asyncio.get_running_loop().sock_recv(it.server, 100) == b"still open"
 
 
 async def test_a_server_that_resets_the_connection_meanwhile_is_an_error() -> None:

@@ -140,6 +140,7 @@ class Doctor:
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=STEP_SECONDS)) as session,
                 session.get(
                     web_url(self._settings) + "/api/status",
+                    allow_redirects=False,
                     ssl=tls_for_server(self._settings) or True,
                     **through_proxy(self._settings, {}),
                 ) as response,

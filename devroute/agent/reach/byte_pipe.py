@@ -77,9 +77,9 @@ class BytePipe(PausedConnection):
 
     def adopt(self, transport: asyncio.Transport, first: bytes) -> None:
         """Take over a connection that has sent `first` already."""
-        self._first = first
         transport.set_protocol(self)
         self.connection_made(transport)
+        self._early = first
 
     # --- from the client
 
@@ -137,9 +137,6 @@ class BytePipe(PausedConnection):
         if greeting := self._greeting.connected():
             self.write(greeting)
         self.resume_request()
-        if self._first:  # after it: what is sent may pause the client again
-            self._stream.send_data(self._first)
-            self._first = b""
 
     def on_data(self, data: bytes) -> None:
         self.write(data)

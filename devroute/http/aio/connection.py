@@ -224,13 +224,18 @@ class Connection(asyncio.BufferedProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
-            self.transport.close()
+            self._close_transport()
 
     def close(self) -> None:
         """Send what is buffered, then close."""
         self.flush()
         self.closed = True
-        self.transport.close()
+        self._close_transport()
+
+    def _close_transport(self) -> None:
+        """Once: asyncio's of TLS forgets at a second time what it needs while its peer keeps it open."""
+        if not self.transport.is_closing():
+            self.transport.close()
 
     def abort(self) -> None:
         """Reset the connection, so that the peer does not take what was sent for complete. A plain close

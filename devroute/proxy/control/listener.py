@@ -171,5 +171,7 @@ class FirstHead(asyncio.Protocol):
         self._refuse(RequestTimeout(f"no request within {self._listener.head_seconds:g} s"))
 
     def _refuse(self, error: DevrouteError) -> None:
+        if self.transport.is_closing():  # refused before, and the client keeps it open
+            return
         self.transport.write(http1_error(error, close=True))
         self.transport.close()

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import ssl
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tunnels import Tunnels
 from devroute.routing.registry import Registry
 from devroute.tunnel.protocol.websocket import request_upgrade
+from tests.support.authority import Authority
+from tests.support.eventually import eventually
 from tests.support.loopback import Site, authenticate, site
 
 pytestmark = pytest.mark.asyncio
@@ -126,3 +130,24 @@ async def test_an_upgrade_on_a_used_connection_is_refused_and_the_connection_clo
     writer.close()
     server.close()
     await runner.cleanup()
+
+
+async def test_a_client_of_tls_that_keeps_a_refused_connection_open_does_not_keep_the_port_from_closing(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.server()
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(pair.certificate, pair.key)
+    theirs = ssl.create_default_context(cafile=str(authority.file))
+    head_seconds = 0.2
+    async with site(tls=ours, head_seconds=head_seconds) as where:
+        _, writer = await asyncio.open_connection("localhost", where.port, ssl=theirs)
+        writer.transport.pause_reading()
+        writer.write(b"GET /tunnel HTTP/1.1\r\n\r\n")  # refused, then too late
+        (waiting,) = await eventually(lambda: list(where.listener.waiting))
+        await eventually(lambda: waiting.transport.is_closing())
+        too_late = asyncio.Event()  # its own deadline began before
+        asyncio.get_running_loop().call_later(head_seconds, too_late.set)
+        await too_late.wait()
+    writer.transport.abort()

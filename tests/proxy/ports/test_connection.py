@@ -3,9 +3,11 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +26,7 @@ from devroute.proxy.ports.limits import (
 from devroute.proxy.ports.message import Request, Response, json_response, no_content
 from devroute.proxy.ports.routes import Outcome, Routes
 from tests.proxy.ports.client import Client
+from tests.support.authority import Authority
 from tests.support.eventually import eventually, quiet
 
 #: Bytes of a response: more than the kernel buffers.
@@ -347,6 +350,28 @@ async def test_a_client_that_keeps_a_refused_connection_open_is_closed(server: S
         await client.writer.drain()
         assert len(server.port.connections) == 1
         server.pass_time(LINGER_SECONDS + 1)
+        await eventually(lambda: not server.port.connections)
+
+
+async def test_a_client_of_tls_that_keeps_a_refused_connection_open_costs_the_port_nothing_else(
+    server: Server, tmp_path: Path
+) -> None:
+    """Its connection cannot be half closed: it is closed, and waits for the client's close_notify."""
+    authority = Authority(tmp_path)
+    pair = authority.server()
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(pair.certificate, pair.key)
+    theirs = ssl.create_default_context(cafile=str(authority.file))
+    loop = asyncio.get_running_loop()
+    async with await loop.create_server(server.port.accept, "127.0.0.1", 0, ssl=ours) as listening:
+        number = listening.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection("localhost", number, ssl=theirs)
+        writer.transport.pause_reading()
+        writer.write(b"no HTTP at all\r\n\r\n")
+        await eventually(lambda: any(each.transport.is_closing() for each in server.port.connections))
+        for _ in range(4):
+            server.pass_time(LINGER_SECONDS + 1)
+        writer.transport.abort()
         await eventually(lambda: not server.port.connections)
 
 
