@@ -1,4 +1,4 @@
-"""Tasks that outlive the call that starts them, kept by the object that they belong to; a wait with a limit,
+"""Tasks that outlive the call that starts them, kept by the object that they belong to; waits with a limit,
 for what such tasks wait for; and imports while others go on."""
 
 import asyncio
@@ -55,8 +55,9 @@ async def is_set_within(event: asyncio.Event, seconds: float) -> bool:
 
 
 async def ends_within(work: Coroutine[Any, Any, object], seconds: float) -> bool:
-    """Whether `work` ends within this time; else it is cancelled. For what a task does when it has been
-    cancelled: there, asyncio.timeout of Python 3.11.2 raises CancelledError."""
+    """Whether `work` ends within this time; else it is cancelled, and not waited for. Raises what `work`
+    raises. For what a task does once it has been cancelled: there, asyncio.timeout of Python 3.11.2 raises
+    CancelledError."""
     task = asyncio.get_running_loop().create_task(work)
     try:
         await asyncio.wait({task}, timeout=seconds)

@@ -8,10 +8,10 @@ import secrets
 import sys
 
 from devroute import descriptors
-from devroute.agent.registration import receive_welcome
+from devroute.agent.registration import WELCOME_SECONDS, receive_welcome
 from devroute.errors import ServerUnreachable
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import DIAL_SECONDS, dial
+from devroute.tunnel.dial import dial
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 from ha.laptops import SERVICE, name_of
@@ -46,7 +46,7 @@ async def online(server: str, token: str, name: str) -> AgentLink:
     for attempt in range(ATTEMPTS):
         try:
             link = await register(server, token, hello)
-            await receive_welcome(link, DIAL_SECONDS)
+            await receive_welcome(link, WELCOME_SECONDS)
         except ServerUnreachable:
             if attempt == ATTEMPTS - 1:
                 raise

@@ -128,5 +128,5 @@ class LinkMonitor:
     def _disturbed(self) -> None:
         """A cable or an interface: the route is the same, and may have stopped or started to work."""
         self._probe(DISTURBED_SECONDS)
-        if not self._open():
+        if not self._welcomed():
             self.woken.set()

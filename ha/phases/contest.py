@@ -5,10 +5,9 @@ everywhere, and the other one knows.
 import asyncio
 from dataclasses import dataclass
 
-from devroute.agent.registration import receive_welcome, rejection
+from devroute.agent.registration import WELCOME_SECONDS, receive_welcome, rejection
 from devroute.errors import DevrouteError, LinkReplaced, NameTaken
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.dial import DIAL_SECONDS
 from ha.figures import Report
 from ha.links import hello_of, register
 from ha.mesh import Mesh, Replica
@@ -50,7 +49,7 @@ async def _contest(ours: Mesh, number: int) -> Result:
         register(each.proxy.server, ours.secret, hello_of(name, takeover=number % 2 == 0)) for each in places
     ]
     links = await asyncio.gather(*attempts)
-    await asyncio.gather(*(receive_welcome(each, DIAL_SECONDS) for each in links), return_exceptions=True)
+    await asyncio.gather(*(receive_welcome(each, WELCOME_SECONDS) for each in links), return_exceptions=True)
     try:
         await eventually(lambda: sum(map(_is_open, links)) == 1, "one holder")
         holder = places[[_is_open(each) for each in links].index(True)]

@@ -1,4 +1,4 @@
-"""The app under development on a laptop, as a process of its own: `python app.py NAME` prints its port.
+"""The app under development on a laptop, as a process of its own: `python app.py NAME PORT` prints "listens".
 
 Imports nothing of devroute. /upload counts, /download and /echo stream, /socket echoes WebSocket messages,
 /events sends one for each POST to /tick, any other path responds with the app's name.
@@ -91,8 +91,8 @@ def create(name: str) -> web.Application:
 async def main() -> None:
     runner = web.AppRunner(create(sys.argv[1]), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    print(runner.addresses[0][1], flush=True)
+    await web.TCPSite(runner, "127.0.0.1", int(sys.argv[2])).start()
+    print("listens", flush=True)
     await asyncio.Event().wait()
 
 

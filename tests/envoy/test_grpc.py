@@ -22,6 +22,7 @@ from devroute.mesh.istio.sidecar import INBOUND, Endpoint, Sidecar
 from tests.envoy.test_main_job import BULK, GROWTH, rss
 from tests.support import grpc_app
 from tests.support.eventually import PATIENCE_S
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -61,12 +62,16 @@ def contract(target: str) -> tuple[str, str]:
 
 @asynccontextmanager
 async def app_process() -> AsyncIterator[tuple[asyncio.subprocess.Process, Endpoint]]:
+    """Its port is no other test's once it has been killed."""
+    port = free_port()
+    command = (sys.executable, grpc_app.__file__, str(port))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, grpc_app.__file__, stdout=asyncio.subprocess.PIPE, start_new_session=True
+        *command, stdout=asyncio.subprocess.PIPE, start_new_session=True
     )
     try:
         assert process.stdout is not None
-        yield process, Endpoint("127.0.0.1", int(await process.stdout.readline()))
+        assert await process.stdout.readline() == b"listens\n"
+        yield process, Endpoint("127.0.0.1", port)
     finally:
         await stop(process)
 

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from devroute.pages.late import LateProtocols
 from devroute.proxy.control import http
-from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.eventually import PATIENCE_S, eventually, quiet
+from tests.support.ports import free_port
 
 NAME = "devroute_test_people"
 SOURCE = f"""
@@ -122,6 +123,37 @@ async def test_a_client_that_is_accepted_just_as_the_import_ends_is_served(port:
     async with asyncio.timeout(PATIENCE_S):
         assert b"late" in await reader.read()
     writer.close()
+
+
+class Pausing(asyncio.Protocol):
+    """Pauses at the first data."""
+
+    def __init__(self, read: list[bytes]) -> None:
+        self._read = read
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._read.append(data)
+        self._transport.pause_reading()
+
+
+async def test_a_protocol_that_pauses_at_what_was_read_before_it_gets_no_more(port: Port) -> None:
+    read: list[bytes] = []
+    late = LateProtocols(NAME, make, lambda module, runner: lambda: Pausing(read))
+    async with await asyncio.get_running_loop().create_server(late, "127.0.0.1", free_port()) as server:
+        _, writer = await Port(late, server).open(b"one")
+        await eventually(is_being_imported)
+        await quiet(lambda: list(read))
+        GATE.set()
+        await eventually(lambda: read)
+        writer.write(b"two")
+        await quiet(lambda: list(read))
+        assert len(read) == 1
+        writer.transport.abort()
+        await late.close()
 
 
 async def test_a_client_that_has_left_meanwhile_disturbs_none(port: Port) -> None:

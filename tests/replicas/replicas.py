@@ -19,6 +19,7 @@ from devroute.upstream.interface import ProbedUpstream, Upstream
 from devroute.upstream.pools import Pools
 from tests.support.eventually import eventually
 from tests.support.loopback import Site, connect, start_site
+from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 
@@ -114,9 +115,9 @@ async def replicas(
             arrived = site.tunnels.succession.arrived
             shared = SharedRegistry(url, prefix, laptops, reported, arrived, names)
             site.tunnels.claims = shared
-            data = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+            data = await loop.create_server(asyncio.Protocol, "127.0.0.1", free_port())
             replica = Replica(site, shared, data, reported, shadow, policies, names, spans)
-            peer_port = await shared.listen("127.0.0.1", 0)
+            peer_port = await shared.listen("127.0.0.1", free_port())
             await replica.start(peer_port)
             started.append(replica)
         for each in started:

@@ -19,11 +19,12 @@ from devroute.agent.link_monitor import LinkMonitor
 from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import LinkReplaced
+from devroute.replicas import redis_url
 from tests.agent.test_app import app, settings, up
 from tests.replicas.replicas import Replica, replicas
 from tests.replicas.test_shared_registry import body
 from tests.support.agent_output import Said
-from tests.support.eventually import eventually, quiet
+from tests.support.eventually import PATIENCE_S, eventually, quiet
 from tests.support.loopback import App, answer, connect
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Wire, wire
@@ -180,23 +181,27 @@ async def test_a_network_that_changes_while_a_laptop_registers_does_not_end_its_
     happens: Callable[..., Awaitable[None]], own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link_monitor, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(redis_url, "TIMEOUT_SECONDS", PATIENCE_S)
     clock = [0.0]
     reporter = LineReporter("text", TerminalWriter(io.StringIO()))
     async with replicas(own_redis, 1) as (one,):
-        own_redis.signal(signal.SIGSTOP)  # WELCOME comes later
+        own_redis.signal(signal.SIGSTOP)  # WELCOME comes once it goes on
         monitor = LinkMonitor(reporter, asyncio.get_running_loop(), lambda: clock[0])
         link = await connect(one.site, {"foo": App()})
         monitor.follow(link)
-        with monitor.on_the_network():
-            monitor.start()
-            await happens(monitor, clock, monkeypatch)
-            await quiet(lambda: link.close_error)
+        try:
+            with monitor.on_the_network():
+                monitor.start()
+                await happens(monitor, clock, monkeypatch)
+                await quiet(lambda: link.close_error)
+                assert not link.welcome.done()
+        finally:
             own_redis.signal(signal.SIGCONT)
-            await asyncio.wait({link.welcome, link.close_reason}, return_when=asyncio.FIRST_COMPLETED)
-        monitor.stop()
+            monitor.stop()
+            reporter.close()
+        await asyncio.wait({link.welcome, link.close_reason}, return_when=asyncio.FIRST_COMPLETED)
         assert link.close_error is None
         assert one.names() == ["alice"]
-    reporter.close()
 
 
 async def test_services_change_while_there_are_two_links_and_no_request_is_lost(

@@ -1,7 +1,8 @@
-"""A gRPC app of bytes, on grpcio: in the test's own loop, or as a process (`python grpc_app.py` prints its
-port). Imports nothing of devroute."""
+"""A gRPC app of bytes, on grpcio: in the test's own loop, or as a process (`python grpc_app.py PORT` prints
+"listens"). Imports nothing of devroute."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -76,17 +77,17 @@ class App(grpc.GenericRpcHandler):
         return b""
 
 
-async def start() -> tuple[Any, int]:
+async def start(port: int = 0) -> tuple[Any, int]:
     server = aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((App(),))
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     return server, port
 
 
 async def main() -> None:
-    server, port = await start()
-    print(port, flush=True)
+    server, _ = await start(int(sys.argv[1]))
+    print("listens", flush=True)
     await server.wait_for_termination()
 
 

@@ -233,7 +233,7 @@ class Connection(asyncio.BufferedProtocol):
         self._close_transport()
 
     def _close_transport(self) -> None:
-        """Once: asyncio's of TLS forgets at a second time what it needs while its peer keeps it open."""
+        """Once: at a second close(), asyncio's transport of TLS drops what later calls need."""
         if not self.transport.is_closing():
             self.transport.close()
 

@@ -1,7 +1,6 @@
 """The page of `devroute up`: its lines, and the command itself on a pseudo terminal."""
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import pty
@@ -12,7 +11,7 @@ import termios
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -173,9 +172,10 @@ async def up(
 @asynccontextmanager
 async def app() -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")
-        await writer.drain()
+        with suppress(asyncio.IncompleteReadError):  # the agent connects to see whether the app listens
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")
+            await writer.drain()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
@@ -235,7 +235,7 @@ async def test_the_mode_an_app_that_is_missing_and_a_request_at_a_breakpoint_are
     reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):  # a connection that only looks
+        with suppress(asyncio.IncompleteReadError):  # a connection that only looks
             await reader.readuntil(b"\r\n\r\n")
             reached.set()
             await go_on.wait()

@@ -140,7 +140,7 @@ async def test_a_client_of_tls_that_keeps_a_refused_connection_open_does_not_kee
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(pair.certificate, pair.key)
     theirs = ssl.create_default_context(cafile=str(authority.file))
-    head_seconds = 0.2
+    head_seconds = 0.5
     async with site(tls=ours, head_seconds=head_seconds) as where:
         _, writer = await asyncio.open_connection("localhost", where.port, ssl=theirs)
         writer.transport.pause_reading()
@@ -150,4 +150,5 @@ async def test_a_client_of_tls_that_keeps_a_refused_connection_open_does_not_kee
         too_late = asyncio.Event()  # its own deadline began before
         asyncio.get_running_loop().call_later(head_seconds, too_late.set)
         await too_late.wait()
+        assert waiting.transport.get_write_buffer_size() >= 0  # fails once it has been closed twice
     writer.transport.abort()
