@@ -161,7 +161,8 @@ def through_proxy(settings: ClientSettings, headers: Mapping[str, str]) -> dict[
     credentials = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
     if server_place(settings.server)[2]:
         return {"headers": headers, "proxy": str(proxy), "proxy_headers": credentials}
-    # Without TLS there is no CONNECT, to which alone aiohttp adds `proxy_headers`: the proxy reads this.
+    # aiohttp adds `proxy_headers` to CONNECT only. Without TLS there is none: the proxy takes the credentials
+    # from the request itself, and removes them.
     return {"headers": {**headers, **credentials}, "proxy": str(proxy)}
 
 

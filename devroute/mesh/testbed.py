@@ -41,8 +41,10 @@ LISTENERS = ("data", "control", "admin")
 #: Seconds that open requests have at an app's end.
 CLOSE_SECONDS = 0.5
 
-#: Ports that a process takes for itself at once.
+#: Ports that a process takes for itself at once, and the first: after those of `devroute reach`, and below
+#: those that systems give to outgoing connections.
 PORTS_IN_BLOCK = 100
+FIRST_PORT = 28_100
 
 T = TypeVar("T")
 
@@ -118,7 +120,9 @@ async def proxy(
     (folder / "policy.yaml").write_text(policy, encoding="utf-8")
     (folder / "tokens.yaml").write_text("".join(each.as_yaml() for each in tokens), encoding="utf-8")
     files = ("--policy", "policy.yaml", "--tokens", "tokens.yaml")
-    places = ("--host", "127.0.0.1", "--data-port", "0", "--control-port", "0", "--admin-port", "0")
+    places = ["--host", "127.0.0.1"]
+    for each in LISTENERS:  # of its own, since laptops and sidecars still dial them once it has been killed
+        places += [f"--{each}-port", str(free_port())]
     async with command(
         folder, "proxy", ("proxy", *files, *places), {"DEVROUTE_AUDIT": "-", **environment}
     ) as started:
@@ -196,7 +200,7 @@ class _Ports:
 
     def _claim_block(self) -> None:
         """Try to claim one."""
-        start = random.randrange(20_000, 32_000, PORTS_IN_BLOCK)
+        start = random.randrange(FIRST_PORT, 32_000, PORTS_IN_BLOCK)
         claim = socket.socket(type=socket.SOCK_DGRAM)
         try:
             claim.bind(("127.0.0.1", start))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import DevrouteError, ProtocolError, UpstreamReset
-from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, RECEIVE_BUFFER, Connection, enable_keepalive
+from devroute.http.aio.connection import FLUSH_BYTES, READ_TURN, Connection, enable_keepalive, write_pieces
 from devroute.http.message import Headers
 from devroute.tunnel.link_stream import LinkStream
 from devroute.tunnel.liveness import Heartbeat, Liveness
@@ -145,7 +145,7 @@ class Link(Connection):
         turn = READ_TURN
         turn.begin(self._loop)
         try:
-            self.feed(self.get_buffer(-1)[:nbytes], RECEIVE_BUFFER)
+            self.feed(turn.view[:nbytes], turn.whole)
         finally:
             turn.finish()
 
@@ -261,7 +261,7 @@ class Link(Connection):
         session = self._session
         if session.has_output and not self.transport.is_closing():
             if session.pending >= FLUSH_BYTES:
-                self.transport.writelines(self._websocket.frame(session.data_to_send()))
+                write_pieces(self.transport, self._websocket.frame(session.data_to_send()))
             else:
                 self.transport.write(self._websocket.encode(session.data_to_send()))
 

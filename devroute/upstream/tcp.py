@@ -188,7 +188,7 @@ class TcpStream:
 
 
 class TcpConnection(PausedConnection):
-    """The connection to the server. It reads nothing until `resume_reading`."""
+    """The connection to the server. It passes nothing on until `resume_reading`."""
 
     __slots__ = ("_began", "_peer_ended", "_received", "_sent", "_stream")
 

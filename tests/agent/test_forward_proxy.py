@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -86,8 +85,7 @@ async def test_the_tunnel_passes_a_proxy_with_credentials(tmp_path: Path, unused
 async def test_tls_to_the_server_passes_the_proxy_unread(tmp_path: Path, unused_tcp_port: int) -> None:
     authority = Authority(tmp_path)
     pair = authority.server()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pair.certificate, pair.key)
+    context = pair.context()
     async with tinyproxy(tmp_path, unused_tcp_port) as connects, site(tls=context) as where, app() as port:
         changes = {"forward_proxy": f"127.0.0.1:{unused_tcp_port}", "ca_file": authority.file}
         server = where.url.replace("http", "https").replace("127.0.0.1", "localhost")
@@ -135,8 +133,7 @@ async def test_a_request_to_the_api_has_credentials_for_the_proxy_which_the_serv
 ) -> None:
     authority = Authority(tmp_path)
     pair = authority.server()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pair.certificate, pair.key)
+    context = pair.context()
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

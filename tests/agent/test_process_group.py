@@ -55,7 +55,9 @@ def started(folder: Path) -> bool:
 
 def block_until_started(folder: Path) -> None:
     """Without the event loop, which so cannot notice that a command has started."""
-    subprocess.run(("sh", "-c", f"until [ -s {folder}/pid ]; do sleep 0.01; done"), timeout=10, check=True)
+    subprocess.run(
+        ("sh", "-c", f"until [ -s {folder}/pid ]; do sleep 0.01; done"), timeout=PATIENCE_S, check=True
+    )
 
 
 @asynccontextmanager

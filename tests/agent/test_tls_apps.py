@@ -1,9 +1,10 @@
 """Apps that speak TLS on the laptop, with real servers: reached, or recognised and named."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -16,10 +17,11 @@ from devroute.errors import AppUnreachable, DevrouteError, TargetUnreachable, Up
 from devroute.http.message import Framing, RequestHead
 from devroute.upstream import local_app
 from devroute.upstream.dialer import Dialer
+from devroute.upstream.interface import UpstreamStream
 from tests.agent.test_app import app, fetch, online, settings, up
 from tests.support.agent_output import Said
 from tests.support.authority import Authority, Pair
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.grpc_app import App
 from tests.support.loopback import Client, get, site
 from tests.support.shell import devroute, listening
@@ -36,8 +38,7 @@ def untrusted(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 @asynccontextmanager
 async def tls_app(pair: Pair, alpn: str | None = "http/1.1") -> AsyncIterator[int]:
     """The port of an app that responds with the server name that it was asked for."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(pair.certificate, pair.key)
+    context = pair.context()
     if alpn is not None:
         context.set_alpn_protocols([alpn])
 
@@ -111,6 +112,62 @@ async def test_a_grpc_app_with_tls_is_reached(untrusted: Pair, scheme: str) -> N
         await server.stop(0)
     assert client.error is None
     assert client.body == b"\0\0\0\0\2hi"
+
+
+class SlowClient(Client):
+    """Takes nothing more after the first data until `go_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stream: UpstreamStream | None = None
+        self.go_on = asyncio.Event()
+
+    def on_data(self, data: bytes) -> None:
+        super().on_data(data)
+        if self.stream is not None and not self.go_on.is_set():
+            self.stream.pause_response()
+
+
+def serve_and_close(listener: socket.socket, pair: Pair, response: bytes) -> None:
+    """Respond to one request, and close without waiting for the client's close_notify, as Node.js does."""
+    context = pair.context()
+    raw, _ = listener.accept()
+    with context.wrap_socket(raw, server_side=True) as accepted:
+        accepted.recv(65536)
+        accepted.sendall(response)
+        accepted.setblocking(False)
+        with suppress(ssl.SSLWantReadError):
+            accepted.unwrap()
+
+
+@pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.parametrize("fields", [b"", b"content-length: 230000\r\n"])
+async def test_a_response_that_ends_with_its_connection_is_whole(
+    untrusted: Pair, fields: bytes, slow: bool
+) -> None:
+    """Once the app has closed, asyncio reads into one buffer what it has not read yet."""
+    response = b"HTTP/1.1 200 OK\r\nconnection: close\r\n%s\r\n" % fields + bytes(230_000)
+    client = SlowClient()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        upstream = local_app.local_app(ServiceSpec.parse(f"foo=https://127.0.0.1:{port}"))
+        serving = asyncio.get_running_loop().run_in_executor(
+            None, serve_and_close, listener, untrusted, response
+        )
+        stream = upstream.open(get(), client)
+        if slow:
+            client.stream = stream
+        async with asyncio.timeout(PATIENCE_S):
+            await serving
+            for _ in range(10):  # turns of the loop, in which the end is read
+                await asyncio.sleep(0)
+            if slow:
+                client.go_on.set()
+                stream.resume_response()
+            await client.done.wait()
+        await upstream.close()
+    assert client.error is None
+    assert client.size == 230_000
 
 
 async def test_an_app_without_tls_at_an_https_address_is_named() -> None:

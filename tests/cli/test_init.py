@@ -25,6 +25,7 @@ from devroute.proxy.control.api import create_app
 from devroute.proxy.control.control import Control
 from devroute.proxy.control.http import create_runner
 from devroute.routing.registry import Registry
+from tests.support.eventually import PATIENCE_S
 
 SECRET, RECORD = new_token("alice")
 Captured = pytest.CaptureFixture[str]
@@ -132,7 +133,7 @@ async def test_a_prompt_is_repeated_after_a_refusal_and_shows_no_token(tmp_path:
     async def until(text: str) -> None:
         nonlocal seen
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while text not in seen:
                     seen += (await reader.read(4096)).decode()
         except TimeoutError:

@@ -38,6 +38,7 @@ from tests.support import grpc_app
 from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.h2_peer import MESH, Fields, Peer, dial, serving
 from tests.support.loopback import App, AppStream, BulkApp, Client, answer, get, head, tunnel
+from tests.support.ports import free_port
 
 MIB = 1024 * 1024
 RESULT = b"x-devroute-result: laptop\r\nx-devroute-reason: foo answered by alice\r\n"
@@ -176,7 +177,7 @@ async def test_a_cancelled_call_ends_in_the_app_too(channel: aio.Channel) -> Non
 
 async def test_a_deadline_ends_the_call_on_both_sides(channel: aio.Channel) -> None:
     await channel.unary_unary("/t/Unary")(b"")  # so that nothing has to connect or load any more
-    call = channel.unary_stream("/t/Hang")(b"", timeout=3.0)
+    call = channel.unary_stream("/t/Hang")(b"", timeout=8.0)
     assert await call.read() == b"started"
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(channel.unary_unary("/t/Cancelled")(b""), PATIENCE_S)
@@ -441,15 +442,13 @@ async def test_an_app_that_is_absent_or_speaks_another_protocol() -> None:
 
     listening = await asyncio.start_server(says, "127.0.0.1", 0)
     closing = await asyncio.start_server(closes, "127.0.0.1", 0)
-    gone = await asyncio.start_server(closes, "127.0.0.1", 0)
-    numbers = [server.sockets[0].getsockname()[1] for server in (listening, closing, gone)]
-    gone.close()
+    numbers = [server.sockets[0].getsockname()[1] for server in (listening, closing)]
     wanted = [
         (b"does not speak HTTP/2 but HTTP/1.1", "upstream-invalid"),
         (b"instead of speaking HTTP/2", "upstream-invalid"),
         (b"refused the connection", "app-unreachable"),
     ]
-    for number, (words, code) in zip(numbers, wanted, strict=True):
+    for number, (words, code) in zip((*numbers, free_port()), wanted, strict=True):
         upstream = Http2Pool(Dialer("127.0.0.1", number, unreachable=AppUnreachable))
         async with data_port(upstream) as port, peer(port.number) as client:
             fields, _, _, _ = await client.whole(client.request())

@@ -33,6 +33,7 @@ from devroute.tunnel.dial import dial
 from tests.support.authority import Authority, Pair
 from tests.support.eventually import eventually
 from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 #: Beside the fixture of the module, on its loop.
 aio = pytest.mark.asyncio(loop_scope="module")
@@ -252,7 +253,7 @@ async def test_a_connection_has_a_small_receive_buffer_and_the_port_is_free_afte
             made.append(transport)
 
     listener = TlsListener(ServerFiles(*authority.server("small")), Kept)
-    port = await listener.start("127.0.0.1", 0, 10)
+    port = await listener.start("127.0.0.1", free_port(), 10)
     try:
         _, writer = await asyncio.open_connection("localhost", port, ssl=client_context(authority.file))
 

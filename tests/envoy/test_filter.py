@@ -14,7 +14,9 @@ from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests.model import MeshScope, NamespaceScope, WorkloadScope
 from devroute.quoting import reason_for_others
 from tests.envoy.certificates import MeshCa
-from tests.envoy.harness import ATTEMPTS, PROXY, Mesh, serving, sidecar_of_foo
+from tests.envoy.harness import ATTEMPTS, PROXY, Mesh, sidecar_of_foo
+from tests.support.eventually import PATIENCE_S
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.mesh
 
@@ -129,7 +131,7 @@ async def test_an_upgrade_follows_the_decision(mesh: Mesh, decision: str, who: s
     mesh.proxy.says(decision, service="foo", ttl=1000)
     async with mesh.client.ws_connect(mesh.url + "/socket", headers={"x-devroute": CONTRACT}) as socket:
         await socket.send_str("hello")
-        assert await socket.receive_str(timeout=5) == f"{who} received hello"
+        assert await socket.receive_str(timeout=PATIENCE_S) == f"{who} received hello"
 
 
 async def test_a_large_body_waits_for_a_slow_decision(mesh: Mesh) -> None:
@@ -148,7 +150,7 @@ async def test_a_large_body_waits_for_a_slow_decision(mesh: Mesh) -> None:
 
 
 async def test_a_proxy_that_dies_after_its_decision_is_an_error_with_that_reason(tmp_path: Path) -> None:
-    async with sidecar_of_foo(tmp_path, MeshScope(), data=await closed_port()) as mesh:
+    async with sidecar_of_foo(tmp_path, MeshScope(), data=closed_port()) as mesh:
         mesh.proxy.says("detour", service="foo", ttl=1000)
         async with mesh.client.get(mesh.url, headers={"x-devroute": CONTRACT}) as response:
             assert response.status == 503
@@ -158,14 +160,8 @@ async def test_a_proxy_that_dies_after_its_decision_is_an_error_with_that_reason
 # --- the real service, whatever happens ------------------------------------------------------------------
 
 
-async def closed_port() -> Endpoint:
-    """A port that is closed."""
-
-    async def never(_: web.Request) -> web.Response:
-        raise AssertionError
-
-    async with serving(never) as endpoint:
-        return endpoint
+def closed_port() -> Endpoint:
+    return Endpoint("127.0.0.1", free_port())
 
 
 async def test_the_proxys_fallback_is_passed_on(mesh: Mesh) -> None:
@@ -175,7 +171,7 @@ async def test_the_proxys_fallback_is_passed_on(mesh: Mesh) -> None:
 
 
 async def test_an_unreachable_proxy_costs_nothing(tmp_path: Path) -> None:
-    async with sidecar_of_foo(tmp_path, MeshScope(), control=await closed_port()) as mesh:
+    async with sidecar_of_foo(tmp_path, MeshScope(), control=closed_port()) as mesh:
         response, seen = await get(mesh, {"x-devroute": CONTRACT})
     assert seen["who"] == "app"
     assert verdict(response) == ("fallback", "the devroute proxy cannot be reached")

@@ -18,6 +18,7 @@ from devroute.mesh.istio.sidecar import ANY_PORT, HCM, HCM_TYPE, Document, Endpo
 from tests.envoy import app as laptop_app
 from tests.envoy.test_main_job import app_process
 from tests.support.eventually import eventually
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.mesh
 
@@ -96,10 +97,7 @@ async def through_nginx(folder: Path, control: Endpoint) -> AsyncIterator[Endpoi
     binary = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin")
     if binary is None:
         pytest.skip("nginx is not installed (apt-get install nginx-light)")
-    free = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = free.sockets[0].getsockname()[1]
-    free.close()
-    await free.wait_closed()
+    port = free_port()
     configuration = folder / "nginx.conf"
     upstream = f"{control.host}:{control.port}"
     configuration.write_text(NGINX.format(folder=folder, port=port, upstream=upstream))

@@ -65,7 +65,7 @@ class Job:
 
 @asynccontextmanager
 async def app_process(name: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Endpoint]]:
-    """Its port is no other test's once it has been killed."""
+    """No other test is given its port after it has been killed."""
     port = free_port()
     command = (sys.executable, laptop_app.__file__, name, str(port))
     process = await asyncio.create_subprocess_exec(
@@ -247,16 +247,14 @@ def checksum() -> int:
     return check
 
 
-def dropped() -> str:
-    """How often this kernel has dropped a segment at a full receiver, which can make a transfer stand still
-    (docs/decisions/0072)."""
+def dropped() -> int:
+    """How many segments this kernel has dropped at a full receiver."""
     names, values = (
         line.split()
         for line in Path("/proc/net/netstat").read_text().splitlines()
         if line.startswith("TcpExt:")
     )
-    counters = dict(zip(names, values, strict=True))
-    return f"TCPRcvQDrop {counters.get('TCPRcvQDrop')}"
+    return int(dict(zip(names, values, strict=True)).get("TCPRcvQDrop", 0))
 
 
 async def transfer(job: Job, way: str, size: int) -> tuple[int, int, float]:
@@ -273,16 +271,25 @@ async def transfer(job: Job, way: str, size: int) -> tuple[int, int, float]:
         return seen["size"], seen["check"], seen["began"] - began
 
 
+async def transfer_whatever_the_kernel_drops(job: Job, way: str) -> tuple[int, int, float]:
+    """`transfer` of BULK, once more where it failed and the kernel has dropped a segment at a full receiver:
+    from Linux 6.17 on, an app that echoes may stand still for good after that (docs/decisions/0072)."""
+    for _ in range(2):
+        before = dropped()
+        try:
+            return await transfer(job, way, BULK)
+        except aiohttp.ClientError:
+            if dropped() == before:
+                raise
+    return await transfer(job, way, BULK)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("way", ["up", "down", "both"])
 async def test_200_mb_stream_through_the_tunnel(job: Job, checksum: int, way: str) -> None:
     firsts = [(await transfer(job, way, MIB))[2] for _ in range(2)]
     grown = Growth(job)
-    before = dropped()
-    try:
-        size, check, first = await transfer(job, way, BULK)
-    except aiohttp.ClientError as error:
-        raise AssertionError(f"{error}; before: {before}, now: {dropped()}") from error
+    size, check, first = await transfer_whatever_the_kernel_drops(job, way)
     growth = grown()
     assert (size, check) == (BULK, checksum)
     firsts.append(first)

@@ -10,7 +10,7 @@ from devroute.mesh.manifests import lua
 from devroute.mesh.manifests.model import Document, MeshScope, Scope, WorkloadScope
 from devroute.mesh.manifests.sidecar_filter import envoy_filter
 from tests.envoy.harness import Mesh, sidecar_of_foo
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.mesh
 
@@ -49,7 +49,7 @@ async def test_a_new_version_takes_effect_while_connections_stay_open(tmp_path: 
         await eventually(is_new)
         for socket in (plain, with_contract):
             await socket.send_str("still here")
-            assert await socket.receive_str(timeout=5) == "app received still here"
+            assert await socket.receive_str(timeout=PATIENCE_S) == "app received still here"
         assert await mesh.envoy.counter("listener_manager.listener_modified") == 0
         assert await mesh.envoy.counter("listener_manager.total_listeners_draining") == 0
 

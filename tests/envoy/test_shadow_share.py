@@ -28,6 +28,7 @@ from tests.envoy.real import Mesh, real_mesh
 from tests.envoy.resumption import VERSIONS, get_resumed
 from tests.support import grpc_app
 from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
@@ -275,14 +276,6 @@ async def test_copies_end_with_the_laptop(town: Town) -> None:
 # --- without a real proxy: what it may send, and whether it is reachable ------------------------------------
 
 
-async def closed_port() -> Endpoint:
-    async def never(_: web.Request) -> web.Response:
-        raise AssertionError
-
-    async with serving(never) as endpoint:
-        return endpoint
-
-
 TICKETS = ("a" * 32, "b" * 32)
 
 
@@ -452,7 +445,7 @@ async def test_a_proxy_that_hangs_makes_one_request_wait(tmp_path: Path) -> None
 )
 async def test_the_service_responds_whatever_the_proxy_sends(tmp_path: Path, answer: str | None) -> None:
     """None: it is unreachable. This sidecar has no cluster of the service's own: nothing can be copied."""
-    control = await closed_port() if answer is None else None
+    control = Endpoint("127.0.0.1", free_port()) if answer is None else None
     async with sidecar_of_foo(tmp_path, sharing("foo", 100), control=control) as mesh:
 
         async def says(_: web.Request) -> web.Response:

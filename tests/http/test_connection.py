@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from devroute.http.aio.connection import FLUSH_BYTES, Connection
+from devroute.http.aio.connection import FLUSH_BYTES, RECEIVE_BYTES, Connection, write_pieces
 from devroute.http.http1.body import encode_chunk
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_connection import Http1Connection
@@ -76,3 +76,23 @@ async def test_what_is_written_together_leaves_in_as_few_segments_as_if_it_were_
             connection.close()
     assert counted[0] == counted[1]
     assert received == [sent, sent]
+
+
+class Writer(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.paused = False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+
+async def test_large_writes_pause_their_source() -> None:
+    """writelines() of Python 3.12.1 and 3.13.0 does not."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        transport, writer = await loop.connect_accepted_socket(Writer, ours)
+        write_pieces(transport, [bytes(RECEIVE_BYTES)] * 100)
+        assert writer.paused
+        transport.abort()

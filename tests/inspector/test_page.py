@@ -754,7 +754,7 @@ async def test_an_open_page_goes_on_after_a_restart(scene: Scene, tmp_path: Path
     for store, targets in ((before, ("/one", "/two")), (after, ("/three",))):
         for target in targets:
             store.add(completed(target, 1_700_000_000.0 + 100 * len(target)))
-    async with serving(before, state=InspectorState(tmp_path)) as access:
+    async with serving(before, free_port(), InspectorState(tmp_path)) as access:
         await browser.open(access.url)
         await browser.click(ROW, "/one")
         await browser.shows(".frame h2", "/one")

@@ -18,6 +18,7 @@ from selenium.webdriver.chrome.service import Service
 
 from devroute.pytest_plugin.sender import MAX_TRACES, Sender, create
 from tests.inspector import browser
+from tests.support.eventually import PATIENCE_S
 
 CONTRACT = '{"b": "alice"}'
 
@@ -80,7 +81,7 @@ def sender(site: Site) -> Iterator[Sender]:
 def by_requests(urls: list[str]) -> None:
     with requests.Session() as session:
         for url in urls:
-            session.get(url, timeout=5)
+            session.get(url, timeout=PATIENCE_S)
 
 
 def by_urllib3(urls: list[str]) -> None:
@@ -238,7 +239,7 @@ def test_a_browser_that_cannot_be_watched_is_refused_rather_than_driven_without_
 
 def test_a_tests_own_contract_stays(site: Site, sender: Sender) -> None:
     own = json.dumps({"c": "bob"})
-    requests.get(site.named, headers={"X-Devroute": own}, timeout=5)
+    requests.get(site.named, headers={"X-Devroute": own}, timeout=PATIENCE_S)
     httpx.get(site.named, headers={"X-Devroute": own})
     assert [contract for _, _, contract in site.seen] == [own, own]
     assert sender.report()[1:] == ["no request was sent to these hosts"]

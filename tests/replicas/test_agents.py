@@ -20,6 +20,7 @@ from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.errors import LinkReplaced
 from devroute.replicas import redis_url
+from devroute.tunnel.liveness import Liveness
 from tests.agent.test_app import app, settings, up
 from tests.replicas.replicas import Replica, replicas
 from tests.replicas.test_shared_registry import body
@@ -137,7 +138,7 @@ async def test_where_no_connection_leads_to_another_replica_there_is_one_link(
     async with laptop(redis_server, monkeypatch, 2, reachable=1) as (found, service, audit):
         one = found[0]
         await eventually(lambda: said("no connection led to another replica"))
-        assert [each.registry.listing()[0]["links"] for each in found] == [1, 1]
+        await eventually(lambda: [each.registry.listing()[0]["links"] for each in found] == [1, 1])
         assert [each["event"] for each in audit] == ["registration"]
         assert await diagnosis(service) == ("warn", "16 connections led to the same one of 2 replicas")
         lead_to(service, *found)
@@ -170,6 +171,7 @@ async def other_interface(monitor: LinkMonitor, clock: list[float], monkeypatch:
             pass
 
     await asyncio.to_thread(connect)
+    await eventually(monitor.woken.is_set)
 
 
 async def nothing(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +189,8 @@ async def test_a_network_that_changes_while_a_laptop_registers_does_not_end_its_
     async with replicas(own_redis, 1) as (one,):
         own_redis.signal(signal.SIGSTOP)  # WELCOME comes once it goes on
         monitor = LinkMonitor(reporter, asyncio.get_running_loop(), lambda: clock[0])
-        link = await connect(one.site, {"foo": App()})
+        never = Liveness(ping_after=PATIENCE_S, dead_after=2 * PATIENCE_S)
+        link = await connect(one.site, {"foo": App()}, liveness=never)
         monitor.follow(link)
         try:
             with monitor.on_the_network():

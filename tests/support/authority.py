@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 class Pair(NamedTuple):
     certificate: Path
     key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Of a server that has it."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
 
 
 class Authority:

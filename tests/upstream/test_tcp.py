@@ -1,9 +1,10 @@
-"""Connections behind a 101: nothing is read from the server before the client has that."""
+"""Connections behind a 101: nothing of the server is passed on before the client has that."""
 
 import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -139,7 +140,7 @@ async def test_the_end_of_the_servers_half_arrives_once_however_often_the_client
         assert await asyncio.get_running_loop().sock_recv(it.server, 100) == b"still open"
 
 
-async def test_a_server_that_resets_the_connection_meanwhile_is_an_error() -> None:
+async def test_a_connection_that_is_lost_meanwhile_is_an_error() -> None:
     async with dialled(begins=True) as it:
         it.server.send(b"hello")
         assert await it.nothing_arrives()
@@ -148,3 +149,20 @@ async def test_a_server_that_resets_the_connection_meanwhile_is_an_error() -> No
         it.connect()
         assert isinstance(it.client.error, UpstreamReset)
         assert it.received() == (0, 0, True)
+
+
+async def test_a_client_that_fails_at_what_was_early_loses_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(data: bytes) -> None:
+        raise ZeroDivisionError
+
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    async with dialled(begins=True) as it:
+        it.server.send(b"hello")
+        assert await it.nothing_arrives()
+        monkeypatch.setattr(it.client, "on_data", fails)
+        it.connect()
+        await eventually(lambda: it.connection.closed)
+    assert [type(each["exception"]) for each in failures] == [ZeroDivisionError]

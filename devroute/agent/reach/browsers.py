@@ -77,10 +77,9 @@ class BrowserGuard:
             )
 
     def _may(self, origin: str) -> bool:
-        if any(origin == _origin(url) for url in self._entries()):
-            return True
         try:
-            return self._is_ours(urlsplit(origin).netloc)
+            ours = any(origin == _origin(url) for url in self._entries())
+            return ours or self._is_ours(urlsplit(origin).netloc)
         except ValueError:
             return False
 

@@ -1,5 +1,5 @@
-"""A local connection whose bytes go to a port in the mesh and back, each half for itself. Nothing is read
-from the client before the other end is connected, so that nothing is lost, and nothing waits in memory.
+"""A local connection whose bytes go to a port in the mesh and back, each half for itself. Nothing that the
+client sends is passed on before the other end is connected, so that nothing is lost; at most one read waits.
 """
 
 import asyncio
@@ -77,9 +77,9 @@ class BytePipe(PausedConnection):
 
     def adopt(self, transport: asyncio.Transport, first: bytes) -> None:
         """Take over a connection that has sent `first` already."""
+        self._early = first
         transport.set_protocol(self)
         self.connection_made(transport)
-        self._early = first
 
     # --- from the client
 
@@ -106,7 +106,7 @@ class BytePipe(PausedConnection):
 
     def received_end(self) -> bool:
         self._client_ended = True
-        if self._connected and self._first:  # no whole request, so no page's
+        if self._first:  # no whole request, so no page's
             self._stream.send_data(self._first)
             self._first = b""
         self._stream.send_end([])

@@ -16,6 +16,9 @@ from typing import Final, cast
 #: connection of the process, since its content is copied out before anything else runs.
 RECEIVE_BYTES: Final = 100 * 1024
 
+#: What a TLS library may have decrypted beyond what was read from it: the rest of one record (RFC 8446 §5.1).
+RECORD_BYTES: Final = 16 * 1024
+
 #: From here on, joining small writes costs more than a system call of its own.
 FLUSH_BYTES: Final = 32 * 1024
 
@@ -37,6 +40,10 @@ KEEPALIVE_IDLE: Final = 10
 KEEPALIVE_INTERVAL: Final = 5
 KEEPALIVE_COUNT: Final = 3
 
+_PYTHON: Final = tuple(sys.version_info[:3])
+#: In these, a transport does not pause its protocol after writelines() (CVE-2024-12254).
+_WRITELINES_WITHOUT_PAUSE: Final = (3, 12, 0) <= _PYTHON < (3, 12, 9) or (3, 13, 0) <= _PYTHON < (3, 13, 2)
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.pack("hh", 1, 0)
 
 #: Free memory at the end of its heap glibc returns beyond twice the largest block that it has mapped and
@@ -45,22 +52,38 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0) if os.name != "nt" else struct.
 KEPT_BYTES: Final = 2 * 1024 * 1024
 bytes(KEPT_BYTES)
 
-RECEIVE_BUFFER: Final = bytearray(RECEIVE_BYTES)
-_view: Final = memoryview(RECEIVE_BUFFER)
+_buffer: Final = bytearray(RECEIVE_BYTES)
+_view: Final = memoryview(_buffer)
 
 
 class ReadTurn:
     """One read of any connection. Connections that write meanwhile are flushed at its end, so that a head and
     its body leave in one write without another turn of the loop."""
 
-    __slots__ = ("_afterwards", "_loop", "_loop_of_afterwards", "dirty", "reading")
+    __slots__ = ("_afterwards", "_large", "_loop", "_loop_of_afterwards", "dirty", "reading", "view", "whole")
 
     def __init__(self) -> None:
+        self.view = _view  # where it has put what it read
+        self.whole: bytearray | None = _buffer  # of that view; None for the large one
+        self._large = _view
         self.reading = False
         self.dirty: list[Connection] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # of the last read
         self._afterwards: list[Callable[[], None]] = []  # since its loop was last asked to call them
         self._loop_of_afterwards: asyncio.AbstractEventLoop | None = None
+
+    def choose_view(self, pending: int) -> memoryview:
+        """Of the shared buffer, or of one that takes all that a TLS library has: `pending` bytes before they
+        are decrypted. Once the peer has closed, asyncio fills one buffer and discards the rest."""
+        size = pending + RECORD_BYTES
+        if size <= RECEIVE_BYTES:
+            self.view, self.whole = _view, _buffer
+        else:
+            self.whole = None
+            if size > len(self._large):
+                self._large = memoryview(bytearray(max(size, 2 * len(self._large))))
+            self.view = self._large
+        return self.view
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self.reading = True
@@ -129,13 +152,13 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _view
+        return READ_TURN.choose_view(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
         turn = READ_TURN
         turn.begin(self._loop)
         try:
-            self.received(b"".join((_view[:nbytes],)))  # half the cost of tobytes()
+            self.received(b"".join((turn.view[:nbytes],)))  # half the cost of tobytes()
         finally:
             turn.finish()
 
@@ -196,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
         if len(out) == 1:
             self.transport.write(out[0])
         elif large:
-            self.transport.writelines(out)
+            write_pieces(self.transport, out)
         else:
             self.transport.write(b"".join(out))
 
@@ -253,6 +276,14 @@ class Connection(asyncio.BufferedProtocol):
         """Abort the connection because of `error`, which is passed to `lost`."""
         self._loss = error
         self.abort()
+
+
+def write_pieces(transport: asyncio.Transport, pieces: list[bytes] | list[bytes | bytearray]) -> None:
+    """Write them without joining them, unless that costs backpressure."""
+    if _WRITELINES_WITHOUT_PAUSE:
+        transport.write(b"".join(pieces))
+    else:
+        transport.writelines(pieces)
 
 
 def enable_keepalive(transport: asyncio.BaseTransport) -> None:

@@ -5,16 +5,13 @@ reading: up to one read has to be kept, and the end of the peer's half.
 """
 
 import asyncio
-from typing import Final
 
-from devroute.http.aio.connection import RECEIVE_BUFFER, Connection
-
-_view: Final = memoryview(RECEIVE_BUFFER)
+from devroute.http.aio.connection import READ_TURN, Connection
 
 
 class PausedConnection(Connection):
     """Subclasses implement `received`, `received_end` and `lost`; the first two are not called before
-    `resume_reading`."""
+    `resume_reading`, and what they raise then ends the connection."""
 
     __slots__ = ("_early", "_end_is_early", "_end_received")
 
@@ -35,7 +32,7 @@ class PausedConnection(Connection):
         if not self._reads_paused:
             super().buffer_updated(nbytes)
             return
-        self._early = b"".join((self._early, _view[:nbytes]))
+        self._early = b"".join((self._early, READ_TURN.view[:nbytes]))
         self.transport.resume_reading()  # for asyncio, which takes it for paused
         self.transport.pause_reading()
 
@@ -50,6 +47,13 @@ class PausedConnection(Connection):
 
     def resume_reading(self) -> None:
         super().resume_reading()
+        try:
+            self._receive_early()
+        except Exception as error:  # noqa: BLE001  # as asyncio does with what it has read
+            self._loop.call_exception_handler({"message": "early data", "exception": error, "protocol": self})
+            self.lose(error)
+
+    def _receive_early(self) -> None:
         if self._early and not self.closed:
             early, self._early = self._early, b""
             self.received(early)

@@ -173,5 +173,7 @@ class FirstHead(asyncio.Protocol):
     def _refuse(self, error: DevrouteError) -> None:
         if self.transport.is_closing():  # refused before, and the client keeps it open
             return
+        # asyncio's transport of TLS does not close while its reading is paused and its peer has ended.
+        self.transport.resume_reading()
         self.transport.write(http1_error(error, close=True))
         self.transport.close()

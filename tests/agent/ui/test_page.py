@@ -26,6 +26,7 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.access import AccessControl
 from devroute.tunnel import proxy_link
 from devroute.tunnel.served_stream import Finished
+from tests.support.eventually import PATIENCE_S
 from tests.support.loopback import Client, Site, get, site
 
 # --- a terminal ---------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ class Running:
 
     async def until(self, seen: Callable[[Terminal], bool]) -> None:
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while not seen(self.terminal):
                     self._changed.clear()
                     await self._changed.wait()

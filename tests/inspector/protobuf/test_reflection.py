@@ -19,6 +19,7 @@ from devroute.inspector.protobuf import reflection
 from devroute.inspector.protobuf.catalogue import Catalogue, Found
 from tests.support.eventually import eventually
 from tests.support.grpc_shop import V1, V1ALPHA, Shop, reflecting, serving
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.asyncio
 
@@ -90,7 +91,7 @@ async def test_an_app_without_reflection_costs_one_attempt() -> None:
 
 
 async def test_an_app_that_restarts_is_asked_again() -> None:
-    async with serving() as shop:
+    async with serving(port=free_port()) as shop:
         asking = Asking(shop.port)
         assert (await asking.find()).method is None
     async with asking, serving(reflecting(V1), port=shop.port) as again:

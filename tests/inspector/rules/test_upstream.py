@@ -20,7 +20,7 @@ from devroute.http.message import Framing, RequestHead
 from devroute.inspector.rules import breakpoints
 from devroute.inspector.rules.breakpoints import MAX_HELD, MAX_HELD_BYTES
 from devroute.inspector.rules.settings import read_rules
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.inspector import serve_inspector
 from tests.support.laptop import Laptop, laptop, relayed, request, serving, two_events
 from tests.support.loopback import Client, get
@@ -78,7 +78,7 @@ async def page(it: Laptop) -> AsyncIterator[Page]:
     jar = aiohttp.CookieJar(unsafe=True)
     async with (
         serve_inspector(it.agent.inspection, lambda url: None, port=0) as access,
-        aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=10)) as session,
+        aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session,
     ):
         async with session.get(access.url):
             pass

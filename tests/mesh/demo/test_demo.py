@@ -27,6 +27,7 @@ import pytest
 from devroute.cli.main import run
 from devroute.errors import ConfigInvalid
 from devroute.mesh.demo import app
+from tests.support.eventually import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
@@ -56,7 +57,7 @@ def demo(*flags: str, output: int = subprocess.PIPE) -> Iterator[subprocess.Pope
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_S)
 
 
 @contextmanager
@@ -145,7 +146,7 @@ def up(line: str, environment: dict[str, str], home: Path) -> Iterator[str]:
         yield printed.rpartition("C_SHOP_URL=")[2].strip()
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def fetch(url: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
@@ -239,7 +240,7 @@ def test_an_app_of_one_s_own_joins_the_demo_in_two_lines(tmp_path: Path) -> None
         assert len(children) >= 6, "four sidecars, a proxy and a laptop at least"
         process.send_signal(signal.SIGINT)
         read_until(read, "all processes have ended")
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert alive(children) == set()
 
 
@@ -251,7 +252,7 @@ def test_ctrl_c_leaves_nothing_behind_even_if_it_is_pressed_twice_during_the_sta
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         seen += read_until(read, "Interrupted; all processes have ended")
-        assert process.wait(10) == 130
+        assert process.wait(PATIENCE_S) == 130
         assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l"), "the cursor is shown again"
     assert alive(children) == set()
 

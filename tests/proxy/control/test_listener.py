@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
+from devroute.auth.identity import Identity, PeerCertificate
 from devroute.contract.target import Address
+from devroute.errors import TokenInvalid
 from devroute.policy.policy import Policy
 from devroute.proxy.control.api import create_app
 from devroute.proxy.control.control import Control
@@ -137,8 +140,7 @@ async def test_a_client_of_tls_that_keeps_a_refused_connection_open_does_not_kee
 ) -> None:
     authority = Authority(tmp_path)
     pair = authority.server()
-    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ours.load_cert_chain(pair.certificate, pair.key)
+    ours = pair.context()
     theirs = ssl.create_default_context(cafile=str(authority.file))
     head_seconds = 0.5
     async with site(tls=ours, head_seconds=head_seconds) as where:
@@ -151,4 +153,29 @@ async def test_a_client_of_tls_that_keeps_a_refused_connection_open_does_not_kee
         asyncio.get_running_loop().call_later(head_seconds, too_late.set)
         await too_late.wait()
         assert waiting.transport.get_write_buffer_size() >= 0  # fails once it has been closed twice
+    writer.transport.abort()
+
+
+async def test_a_client_of_tls_that_ends_while_its_token_is_verified_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    verified = asyncio.Event()
+
+    async def verify(authorization: str, certificate: PeerCertificate | None) -> Identity:
+        await verified.wait()
+        raise TokenInvalid("the key is not known to the issuer")
+
+    theirs = ssl.create_default_context(cafile=str(authority.file))
+    async with site(tls=authority.server().context(), authenticate=verify) as where:
+        _, writer = await asyncio.open_connection("localhost", where.port, ssl=theirs)
+        (waiting,) = await eventually(lambda: list(where.listener.waiting))
+        writer.write(upgrade())
+        await eventually(lambda: not waiting.transport.is_reading(), "the token is being verified")
+        with writer.get_extra_info("socket").dup() as half:
+            half.shutdown(socket.SHUT_WR)
+        for _ in range(10):  # turns of the loop, in which the end is read
+            await asyncio.sleep(0)
+        verified.set()
+        await eventually(lambda: not where.listener.waiting)
     writer.transport.abort()

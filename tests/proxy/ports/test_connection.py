@@ -359,8 +359,7 @@ async def test_a_client_of_tls_that_keeps_a_refused_connection_open_costs_the_po
     """Its connection cannot be half closed: it is closed, and waits for the client's close_notify."""
     authority = Authority(tmp_path)
     pair = authority.server()
-    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ours.load_cert_chain(pair.certificate, pair.key)
+    ours = pair.context()
     theirs = ssl.create_default_context(cafile=str(authority.file))
     loop = asyncio.get_running_loop()
     async with await loop.create_server(server.port.accept, "127.0.0.1", 0, ssl=ours) as listening:

@@ -2,7 +2,6 @@
 down, slow, refuses or lies costs a request nothing.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tests.support.data_port import app_behind, data_port
 from tests.support.eventually import eventually
 from tests.support.laptop import serving
 from tests.support.otlp import http, partial, raw_server, receiver
+from tests.support.ports import free_port
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
@@ -115,10 +115,7 @@ async def test_what_is_not_sampled_or_malformed_passes_byte_for_byte(value: str 
 
 @asynccontextmanager
 async def nobody() -> AsyncIterator[str]:
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{free_port()}"
 
 
 Server = Callable[[], AbstractAsyncContextManager[str]]
