@@ -3,7 +3,7 @@
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,16 @@ def made_remote_host() -> Iterator["RemoteHost"]:
 
     with remote_host() as host:
         yield host
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if item.get_closest_marker("browser") is None:
+        return (yield)
+    from tests.support import host_network  # few tests need it
+
+    with host_network.stays():
+        return (yield)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

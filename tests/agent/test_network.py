@@ -21,6 +21,7 @@ from devroute.agent.network import Network, is_local_address, source_address
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
 from devroute.tunnel.proxy_link import FRESH_SECONDS
+from tests.support import host_network
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
 from tests.support.relay import relay
@@ -217,7 +218,8 @@ async def test_a_slow_network_keeps_its_tunnel(tmp_path: Path) -> None:
 async def test_a_server_whose_address_changes_is_found_by_name(
     remote_host: RemoteHost, tmp_path: Path
 ) -> None:
-    run("ip", "addr", "add", f"{remote_host.net}.9/24", "dev", f"{remote_host.name}h")
+    with host_network.changes():
+        run("ip", "addr", "add", f"{remote_host.net}.9/24", "dev", f"{remote_host.name}h")
     etc = remote_host.etc
     hosts = etc / "hosts"
     try:

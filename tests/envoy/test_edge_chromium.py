@@ -18,7 +18,7 @@ from tests.envoy.edge import CONTRACT, ENCODED, EVERYBODY, HOST, Edge, gateway
 from tests.envoy.harness import serving
 from tests.inspector.browser import Browser, chromium, needed
 
-pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module"), needed]
+pytestmark = [pytest.mark.mesh, pytest.mark.browser, pytest.mark.asyncio(loop_scope="module"), needed]
 
 ASKS = "Route the requests of this browser?"
 

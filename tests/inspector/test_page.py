@@ -31,7 +31,7 @@ from tests.proxy.dashboard import browser_cases
 from tests.support.inspector import serve_inspector
 from tests.support.ports import free_port
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), needed]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.browser, needed]
 
 ROW = "#list [role=option]:not([hidden])"
 #: The visible paths, from top to bottom.

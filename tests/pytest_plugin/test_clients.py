@@ -166,12 +166,12 @@ CLIENTS: list[Any] = [
     by_httpx2,
     pytest.param(concurrently(by_async_httpx), id="by_async_httpx"),
     pytest.param(concurrently(by_aiohttp), id="by_aiohttp"),
-    pytest.param(by_selenium, marks=browser.needed),
-    pytest.param(by_playwright, marks=[browser.needed, pytest.mark.slow]),
+    pytest.param(by_selenium, marks=[browser.needed, pytest.mark.browser]),
+    pytest.param(by_playwright, marks=[browser.needed, pytest.mark.browser, pytest.mark.slow]),
     pytest.param(
         concurrently(by_async_playwright),
         id="by_async_playwright",
-        marks=[browser.needed, pytest.mark.slow],
+        marks=[browser.needed, pytest.mark.browser, pytest.mark.slow],
     ),
 ]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import host_network
+
 
 def run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
@@ -38,9 +40,12 @@ class RemoteHost:
         return ("ip", "netns", "exec", self.name)
 
     def connect(self) -> None:
-        run("ip", "link", "add", f"{self.name}h", "type", "veth", "peer", "name", "wifi", "netns", self.name)
-        run("ip", "addr", "add", f"{self.proxy}/24", "dev", f"{self.name}h")
-        run("ip", "link", "set", f"{self.name}h", "up")
+        ours = f"{self.name}h"
+        with host_network.changes():
+            run("ip", "link", "add", ours, "type", "veth", "peer", "name", "wifi", "netns", self.name)
+            run("ip", "link", "set", ours, "addrgenmode", "none")  # no IPv6 address that would follow later
+            run("ip", "addr", "add", f"{self.proxy}/24", "dev", ours)
+            run("ip", "link", "set", ours, "up")
         self.ip("addr", "add", f"{self.address}/24", "dev", "wifi")
         self.ip("link", "set", "lo", "up")
         self.ip("link", "set", "wifi", "up")
@@ -58,9 +63,10 @@ class RemoteHost:
     def remove(self) -> None:
         if Path("/etc/netns", self.name).exists():
             self.etc.rmdir()
-        for what in (("link", "del", f"{self.name}h"), ("netns", "del", self.name)):
-            with contextlib.suppress(OSError):
-                run("ip", *what)
+        with host_network.changes():
+            for what in (("link", "del", f"{self.name}h"), ("netns", "del", self.name)):
+                with contextlib.suppress(OSError):
+                    run("ip", *what)
 
 
 _HOSTS = itertools.count()

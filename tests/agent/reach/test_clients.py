@@ -234,6 +234,7 @@ async def test_java_uses_a_forward_and_the_proxy_port(tmp_path: Path) -> None:
 
 
 @browser.needed
+@pytest.mark.browser
 @pytest.mark.slow  # 5 s of CPU time
 async def test_a_browser_calls_the_mesh_through_socks(tmp_path: Path) -> None:
     async with Mesh().reached(proxy=True) as reach:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from devroute.mesh.demo.journal import Journal
 from devroute.mesh.demo.loopback import served
@@ -34,6 +35,7 @@ async def test_other_names_and_methods_are_refused() -> None:
 
 
 @needed
+@pytest.mark.browser
 async def test_the_page_shows_each_chain_live_and_the_age_of_open_requests(tmp_path: Path) -> None:
     journal = Journal()
     async with (
