@@ -49,9 +49,9 @@ $(VENV)/.%-installed: pyproject.toml constraints.txt
 demo: $(VENV)/.demo-installed
 	@$(BIN)/devroute demo $(if $(KEEP),--keep) $(if $(SERVICE),--service $(SERVICE))
 
-# Tests mostly wait for processes: twice as many workers as the two cores that CI has.
+# Tests wait for processes, too: on two cores, six workers leave 3 % idle, and four 15 %.
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 6 --dist worksteal $(ARGS)
 
 # A copy of the package whose data path is compiled to C (setup.py). PYTHONPATH selects it; the safe path keeps the
 # current folder from coming first.

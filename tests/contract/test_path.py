@@ -82,7 +82,7 @@ def test_prefixes_that_servers_read_in_different_ways_are_refused(prefix: str) -
         read_path(prefix)
 
 
-@examples(2000)
+@examples(1000)
 @example("/api/..;/admin", "/api/")
 @given(PATHS, st.sampled_from(["/api/", "/api", "/a", "/api/a"]))
 def test_every_server_reads_a_path_that_is_under_a_prefix_so(path: str, prefix: str) -> None:

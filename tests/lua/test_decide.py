@@ -452,7 +452,7 @@ def test_what_a_worker_remembers_of_a_flood_is_bounded_by_bytes(worker: Worker, 
     worker.owns(*(f"foo{number}.shop" for number in range(16)))
     collect = worker.lua.eval("function() collectgarbage() return collectgarbage('count') / 1024 end")
     before, sni = collect(), "outbound_.80_._.foo{}.shop.svc.cluster.local"
-    for number in range(1200):
+    for number in range(700):
         contract = f'{{"foo": "{number} {"x" * 7000}"}}'
         sent = {"baggage": f"a{number}={'y' * 40_000}"}
         if by_baggage:

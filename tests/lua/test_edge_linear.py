@@ -74,10 +74,10 @@ def python_of(value: Any) -> Any:
     return {key: python_of(each) for key, each in items.items()}
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """CPU seconds of this thread, the least of three runs."""
+def seconds(call: Callable[[], object], runs: int = 3) -> float:
+    """CPU seconds of this thread, the least of these runs."""
     taken = []
-    for _ in range(3):
+    for _ in range(runs):
         before = time.thread_time()
         call()
         taken.append(time.thread_time() - before)
@@ -102,6 +102,6 @@ def test_the_edge_takes_linear_time(place: str) -> None:
             assert (first.worker.logged, second.worker.logged) == ([], [])
 
         allowed = ALLOWED * seconds(lambda text=text: COPY.copied(text))  # type: ignore[misc]
-        if (found := seconds(run)) > allowed:
+        if seconds(run, 1) > allowed and (found := seconds(run)) > allowed:  # perhaps once only
             failed[shape] = f"{found * 1000:.0f} ms of {allowed * 1000:.0f}"
     assert failed == {}
