@@ -285,6 +285,7 @@ class Http2UpstreamConnection(Http2Connection):
             if self.draining:
                 self.flush()
                 self.finished = True
+                self.resume_reading()  # see _linger
                 self.close()
                 return
             self.idle_since = self._loop.time()
@@ -295,6 +296,7 @@ class Http2UpstreamConnection(Http2Connection):
         self._pool.forget(self)
         if error is not None and self.streams:
             self.receive_rest()
+        self.handle_rest()
         if not self.ready.done():
             self.ready.set_exception(
                 UpstreamInvalid(

@@ -8,6 +8,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from grpc import aio
 
@@ -33,6 +36,12 @@ pytestmark = pytest.mark.asyncio
 def untrusted(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A certificate that no one trusts, as a self-signed one."""
     return Authority(tmp_path_factory.mktemp("authority")).server()
+
+
+def grpc_request() -> RequestHead:
+    fields = b"content-type: application/grpc\r\nte: trailers\r\ncontent-length: 7\r\n"
+    wire = b"POST /t/Unary HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n"
+    return RequestHead(b"POST", b"/t/Unary", Framing.LENGTH, 7, wire)
 
 
 @asynccontextmanager
@@ -103,11 +112,8 @@ async def test_a_grpc_app_with_tls_is_reached(untrusted: Pair, scheme: str) -> N
     )
     port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
-    fields = b"content-type: application/grpc\r\nte: trailers\r\ncontent-length: 7\r\n"
-    wire = b"POST /t/Unary HTTP/1.1\r\nhost: foo\r\n" + fields + b"\r\n"
-    head = RequestHead(b"POST", b"/t/Unary", Framing.LENGTH, 7, wire)
     try:
-        client = await request(f"foo={scheme}://127.0.0.1:{port}", head)
+        client = await request(f"foo={scheme}://127.0.0.1:{port}", grpc_request())
     finally:
         await server.stop(0)
     assert client.error is None
@@ -128,6 +134,56 @@ class SlowClient(Client):
             self.stream.pause_response()
 
 
+async def turns() -> None:
+    """Turns of the loop, in which the end of a connection is read."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def serve_http2_and_close(listener: socket.socket, pair: Pair, pieces: int) -> None:
+    """Respond to one request, with frames of one byte, and close."""
+    context = pair.context()
+    context.set_alpn_protocols(["h2"])
+    raw, _ = listener.accept()
+    with context.wrap_socket(raw, server_side=True) as accepted:
+        peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        peer.initiate_connection()
+        accepted.sendall(peer.data_to_send())
+        number = None
+        while number is None:
+            for event in peer.receive_data(accepted.recv(65536)):
+                if isinstance(event, h2.events.RequestReceived):
+                    number = event.stream_id
+        peer.send_headers(number, [(":status", "200"), ("content-type", "application/grpc")])
+        for _ in range(pieces):
+            peer.send_data(number, b"x")
+        peer.send_headers(number, [("grpc-status", "0")], end_stream=True)
+        accepted.sendall(peer.data_to_send())
+        accepted.setblocking(False)
+        with suppress(ssl.SSLWantReadError):
+            accepted.unwrap()
+
+
+async def test_a_response_over_http2_that_ends_with_its_connection_is_whole(untrusted: Pair) -> None:
+    client = Client()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
+        port = listener.getsockname()[1]
+        upstream = local_app.local_app(ServiceSpec.parse(f"foo=grpcs://127.0.0.1:{port}"))
+        serving = asyncio.get_running_loop().run_in_executor(
+            None, serve_http2_and_close, listener, untrusted, 3000
+        )
+        stream = upstream.open(grpc_request(), client)
+        stream.send_data(b"\0\0\0\0\2hi")
+        stream.send_end([])
+        async with asyncio.timeout(PATIENCE_S):
+            await serving
+            await client.done.wait()
+        await upstream.close()
+    assert client.error is None
+    assert (client.size, client.trailers) == (3000, [(b"grpc-status", b"0")])
+
+
 def serve_and_close(listener: socket.socket, pair: Pair, response: bytes) -> None:
     """Respond to one request, and close without waiting for the client's close_notify, as Node.js does."""
     context = pair.context()
@@ -140,28 +196,33 @@ def serve_and_close(listener: socket.socket, pair: Pair, response: bytes) -> Non
             accepted.unwrap()
 
 
-@pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.parametrize("resumes", [0, 1, 2])
 @pytest.mark.parametrize("fields", [b"", b"content-length: 230000\r\n"])
 async def test_a_response_that_ends_with_its_connection_is_whole(
-    untrusted: Pair, fields: bytes, slow: bool
+    untrusted: Pair, fields: bytes, resumes: int
 ) -> None:
-    """Once the app has closed, asyncio reads into one buffer what it has not read yet."""
+    """Once the app has closed, asyncio reads into one buffer what it has not read yet. `resumes`: how often
+    the client resumes; if twice, it pauses again at once."""
     response = b"HTTP/1.1 200 OK\r\nconnection: close\r\n%s\r\n" % fields + bytes(230_000)
     client = SlowClient()
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
         port = listener.getsockname()[1]
         upstream = local_app.local_app(ServiceSpec.parse(f"foo=https://127.0.0.1:{port}"))
         serving = asyncio.get_running_loop().run_in_executor(
             None, serve_and_close, listener, untrusted, response
         )
         stream = upstream.open(get(), client)
-        if slow:
+        if resumes:
             client.stream = stream
         async with asyncio.timeout(PATIENCE_S):
             await serving
-            for _ in range(10):  # turns of the loop, in which the end is read
-                await asyncio.sleep(0)
-            if slow:
+            await turns()
+            if resumes == 2:
+                stream.resume_response()
+                stream.pause_response()
+                await turns()
+            if resumes:
                 client.go_on.set()
                 stream.resume_response()
             await client.done.wait()

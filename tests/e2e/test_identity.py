@@ -280,7 +280,7 @@ async def test_the_tunnel_of_an_expired_token_ends_with_that_reason(place: Place
 
 
 async def test_the_tunnel_of_a_revoked_or_expired_static_token_ends_and_others_stay(place: Place) -> None:
-    for left in (6, 12, 24):  # seconds in which a slow machine may not have three links
+    for left in (6, 12, 24):  # seconds in which a slow machine may not have the first link
         (secret, alice), (other, bob) = new_token("alice"), new_token("bob")
         soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + left))
         (short, carol) = new_token("carol", expires=soon)
@@ -297,7 +297,7 @@ async def test_the_tunnel_of_a_revoked_or_expired_static_token_ends_and_others_s
     assert "was revoked" in links[1].goaway.message
     with pytest.raises(TokenInvalid):
         await place.link(secret)
-    links[1].close_with(DevrouteError("the test is over"))
+    links[2].close_with(DevrouteError("the test is over"))
 
 
 # --- names --------------------------------------------------------------------------------------------

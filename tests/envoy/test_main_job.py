@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -274,13 +275,13 @@ async def transfer(job: Job, way: str, size: int) -> tuple[int, int, float]:
 async def transfer_whatever_the_kernel_drops(job: Job, way: str) -> tuple[int, int, float]:
     """`transfer` of BULK, once more where it failed and the kernel has dropped a segment at a full receiver:
     from Linux 6.17 on, an app that echoes may stand still for good after that (docs/decisions/0072)."""
-    for _ in range(2):
-        before = dropped()
-        try:
-            return await transfer(job, way, BULK)
-        except aiohttp.ClientError:
-            if dropped() == before:
-                raise
+    before = dropped()
+    try:
+        return await transfer(job, way, BULK)
+    except aiohttp.ClientError as error:
+        if dropped() == before:
+            raise
+        warnings.warn(f"repeated, since the kernel has dropped a segment: {error}", stacklevel=2)
     return await transfer(job, way, BULK)
 
 

@@ -6,6 +6,7 @@ import io
 import itertools
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.support.eventually import PATIENCE_S, eventually, quiet
 from tests.support.loopback import App, answer, connect
 from tests.support.redis_server import RedisServer
 from tests.support.relay import Wire, wire
-from tests.support.remote_host import remote_host
+from tests.support.remote_host import RemoteHost
 
 
 @pytest.fixture
@@ -155,33 +156,43 @@ async def test_where_there_is_one_replica_nothing_else_is_dialled(
         assert one.registry.listing()[0]["links"] == 1
 
 
-async def slept(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    clock[0] += link_monitor.SLEPT_SECONDS + 1
-    await eventually(monitor.woken.is_set)
+@dataclass
+class Laptop:
+    """What may happen to it."""
+
+    monitor: LinkMonitor
+    clock: list[float]
+    monkeypatch: pytest.MonkeyPatch
+    peer: RemoteHost | None
+
+    async def sleeps(self) -> None:
+        self.clock[0] += link_monitor.SLEPT_SECONDS + 1
+        await eventually(self.monitor.woken.is_set)
+
+    async def has_another_address(self) -> None:
+        self.monkeypatch.setattr(network, "source_address", lambda peer: "127.0.0.2")
+        await eventually(self.monitor.woken.is_set)
+
+    async def has_an_interface_less(self) -> None:
+        assert self.peer is not None
+        await asyncio.to_thread(self.peer.ip, "link", "set", "wifi", "down")
+        await eventually(self.monitor.woken.is_set)
+
+    async def stays_as_it_is(self) -> None:
+        """The round trip is measured all the same."""
 
 
-async def other_address(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "source_address", lambda peer: "127.0.0.2")
-    await eventually(monitor.woken.is_set)
+CHANGES = [Laptop.sleeps, Laptop.has_another_address, Laptop.has_an_interface_less, Laptop.stays_as_it_is]
 
 
-async def other_interface(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    def connect() -> None:
-        with remote_host():
-            pass
-
-    await asyncio.to_thread(connect)
-    await eventually(monitor.woken.is_set)
-
-
-async def nothing(monitor: LinkMonitor, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The round trip is measured all the same."""
-
-
-@pytest.mark.parametrize("happens", [slept, other_address, other_interface, nothing])
+@pytest.mark.parametrize("changes", CHANGES)
 async def test_a_network_that_changes_while_a_laptop_registers_does_not_end_its_link(
-    happens: Callable[..., Awaitable[None]], own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    changes: Callable[[Laptop], Awaitable[None]],
+    own_redis: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    peer = request.getfixturevalue("remote_host") if changes is Laptop.has_an_interface_less else None
     monkeypatch.setattr(link_monitor, "WATCH_SECONDS", 0.01)
     monkeypatch.setattr(redis_url, "TIMEOUT_SECONDS", PATIENCE_S)
     clock = [0.0]
@@ -195,7 +206,7 @@ async def test_a_network_that_changes_while_a_laptop_registers_does_not_end_its_
         try:
             with monitor.on_the_network():
                 monitor.start()
-                await happens(monitor, clock, monkeypatch)
+                await changes(Laptop(monitor, clock, monkeypatch, peer))
                 await quiet(lambda: link.close_error)
                 assert not link.welcome.done()
         finally:

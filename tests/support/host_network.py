@@ -6,10 +6,13 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
+LONGEST_S = 300.0
 _PREFIX = f"devroute-tests-{os.getuid()}"
 _TURN = Path(tempfile.gettempdir(), f"{_PREFIX}.turn")
 _USE = Path(tempfile.gettempdir(), f"{_PREFIX}.use")
@@ -25,11 +28,23 @@ def changes() -> AbstractContextManager[None]:
     return _locked(fcntl.LOCK_EX)
 
 
+def _lock(file: BinaryIO, kind: int) -> None:
+    """Raises TimeoutError where it is locked for longer than a test may take."""
+    deadline = time.monotonic() + LONGEST_S
+    while True:
+        try:
+            return fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a process that was stopped holds {file.name}") from None
+        time.sleep(0.01)  # noqa: TID251  # until the other process unlocks it
+
+
 @contextlib.contextmanager
 def _locked(kind: int) -> Iterator[None]:
     with _TURN.open("ab") as turn, _USE.open("ab") as use:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # first come, first served: flock alone does not promise that
-        fcntl.flock(use, kind)
+        _lock(turn, fcntl.LOCK_EX)  # who waits for all others to end lets none begin
+        _lock(use, kind)
         fcntl.flock(turn, fcntl.LOCK_UN)
         try:
             yield

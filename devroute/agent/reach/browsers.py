@@ -77,9 +77,10 @@ class BrowserGuard:
             )
 
     def _may(self, origin: str) -> bool:
+        if any(origin == _origin(url) for url in self._entries()):
+            return True
         try:
-            ours = any(origin == _origin(url) for url in self._entries())
-            return ours or self._is_ours(urlsplit(origin).netloc)
+            return self._is_ours(urlsplit(origin).netloc)
         except ValueError:
             return False
 
@@ -95,5 +96,9 @@ _PORT: Final = re.compile(r":[0-9]*\Z")
 
 
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
+    """Empty for what is no URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     return f"{parts.scheme}://{parts.netloc}"

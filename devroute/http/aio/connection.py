@@ -1,4 +1,4 @@
-"""The base of every connection of the data path: one receive buffer, few writes, flow control.
+"""The base of every connection of the data path: shared receive buffers, few writes, flow control.
 
 It knows nothing of HTTP. Figures for each choice are in bench/ and in docs/decisions/.
 """
@@ -125,7 +125,10 @@ READ_TURN: Final = ReadTurn()
 class Connection(asyncio.BufferedProtocol):
     """Subclasses implement `received` and `lost`."""
 
-    __slots__ = ("_flush_due", "_loop", "_loss", "_out", "_out_bytes", "_reads_paused", "closed", "transport")
+    __slots__ = (
+        "_flush_due", "_loop", "_loss", "_out", "_out_bytes", "_reads_paused", "_resuming",
+        "closed", "over_tls", "transport",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -133,6 +136,8 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes = 0
         self._flush_due = False
         self._reads_paused = False
+        self._resuming = False  # asyncio's TLS will read in the next turn
+        self.over_tls = False
         self._loss: Exception | None = None
         self.closed = False
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
@@ -149,6 +154,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.over_tls = transport.get_extra_info("sslcontext") is not None
         self.transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -171,7 +177,7 @@ class Connection(asyncio.BufferedProtocol):
         """Receive what had arrived before a write failed: a peer that refuses an upload responds, and resets
         the connection. For `lost`. Its end is none of the body: after a reset the kernel reports one too."""
         sock = self.transport.get_extra_info("socket")
-        if sock is None or self.transport.get_extra_info("sslcontext") is not None:
+        if sock is None or self.over_tls:
             return
         with contextlib.suppress(OSError), socket.fromfd(sock.fileno(), sock.family, sock.type) as rest:
             rest.setblocking(False)
@@ -232,12 +238,25 @@ class Connection(asyncio.BufferedProtocol):
     def pause_reading(self) -> None:
         if not self._reads_paused and not self.closed:
             self._reads_paused = True
-            self.transport.pause_reading()
+            if not self._resuming:
+                self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._reads_paused and not self.closed:
             self._reads_paused = False
+            if self._resuming:
+                return
             self.transport.resume_reading()
+            if self.over_tls:
+                self._resuming = True
+                self._loop.call_soon(self._resumed)
+
+    def _resumed(self) -> None:
+        """asyncio's TLS has read. Paused before that, it would discard what it has if the peer has closed
+        (docs/decisions/0074)."""
+        self._resuming = False
+        if self._reads_paused and not self.closed:
+            self.transport.pause_reading()
 
     # --- the end
 

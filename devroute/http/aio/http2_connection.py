@@ -4,6 +4,7 @@ Knows nothing of requests: downstream/http2.py and upstream/http2_connection.py 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,18 +35,9 @@ class Http2Connection(Connection):
     though the transport may still be open. `paused_sources`: the streams whose sources are paused."""
 
     __slots__ = (
-        "_blocked",
-        "_control_frames",
-        "_dirty",
-        "_discarded",
-        "_flushing",
-        "_resets",
-        "finished",
-        "full",
-        "paused_sources",
-        "protocol",
-        "streams",
-    )
+        "_blocked", "_control_frames", "_dirty", "_discarded", "_flushing", "_resets",
+        "finished", "full", "paused_sources", "protocol", "streams",
+    )  # fmt: skip
 
     def __init__(self, protocol: Http2Protocol, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
@@ -101,8 +93,15 @@ class Http2Connection(Connection):
     def _receive_more(self) -> None:
         """Handle more of what was read, now that other connections had their turn."""
         if not self.finished and not self.closed:
-            self.resume_reading()
             self.received(b"")
+        if self.finished or not self.protocol.more:
+            self.resume_reading()
+
+    def handle_rest(self) -> None:
+        """Handle what was read before the connection was lost."""
+        with contextlib.suppress(ProtocolError):
+            while self.protocol.more and not self.finished:
+                self._handle(self.protocol.receive(b""))
 
     def _handle(self, events: list[h2.Event]) -> None:
         handlers = _HANDLERS
@@ -298,11 +297,11 @@ class Http2Connection(Connection):
     def _linger(self) -> None:
         """Close our half, and the connection once the peer has closed its own: a peer that is still sending
         would get a reset instead of the GOAWAY."""
+        self.resume_reading()  # asyncio's TLS does not close while reads are paused and its peer has closed
         transport = self.transport
         if self.closed or transport.is_closing() or not transport.can_write_eof():
             self.close()
             return
-        self.resume_reading()
         transport.write_eof()
         self._loop.call_later(LINGER_SECONDS, transport.abort)
 

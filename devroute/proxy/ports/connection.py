@@ -69,7 +69,6 @@ class PortConnection(Connection):
     __slots__ = (
         "_buffer",
         "_lingering",
-        "_over_tls",
         "_peer",
         "_port",
         "_request",
@@ -88,7 +87,6 @@ class PortConnection(Connection):
         self._lingering = False
         self._writes_paused = False  # the client does not read
         self._peer: str | None = None
-        self._over_tls = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -97,7 +95,6 @@ class PortConnection(Connection):
         enable_keepalive(transport)
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else None
-        self._over_tls = transport.get_extra_info("sslcontext") is not None
 
     def adopt(self, transport: asyncio.Transport, data: bytes) -> None:
         """Take over a connection whose first bytes are `data`."""
@@ -209,7 +206,7 @@ class PortConnection(Connection):
         path = request.target.partition(b"?")[0].decode("ascii")
         fields = split_fields(request.raw)
         given = Request(
-            request.method.decode("ascii"), path, fields, body, self._peer, over_tls=self._over_tls
+            request.method.decode("ascii"), path, fields, body, self._peer, over_tls=self.over_tls
         )
         outcome = self._port.routes.serve(given)
         if isinstance(outcome, Response):

@@ -27,7 +27,8 @@ RESETS_PER_SECOND: Final = 1000
 TINY_BYTES: Final = 24
 TINY_BURST: Final = 20_000
 TINY_PER_SECOND: Final = 20_000
-MAX_PAUSE_SECONDS: Final = 1.0
+#: For all that one read has: 272 KiB of a link over TLS (http/aio/connection.py) are 25,000 frames.
+MAX_PAUSE_SECONDS: Final = 2.0
 
 #: A stream of an agent's that the proxy refuses counts as so many of them: it costs as much to read, judge
 #: and record, and its agent may have opened it only for that.

@@ -10,6 +10,7 @@ from devroute.proxy.telemetry.activity import Activity
 from devroute.routing.route import Route
 from tests.inspector.browser import Browser
 from tests.proxy.dashboard.team import Exchange, Team, team
+from tests.support.eventually import eventually
 
 ENTRY = {"entry_url": "https://qa.example", "entry_links": True}
 #: A page that inserts it as HTML would run this.
@@ -108,7 +109,7 @@ async def administrator(
         await browser.click("#do-it")
         await browser.shows("#blocks", "by carol")
         await browser.shows("#no-laptops", "No laptop is online")
-        assert [each["action"] for each in here.audited("admin")] == ["end", "block"]
+        await eventually(lambda: [each["action"] for each in here.audited("admin")] == ["end", "block"])
         try:
             await here.laptop(
                 "carol--with-a-name-that-is-really-rather-long", *(f"service-{n}" for n in range(9))
