@@ -113,6 +113,21 @@ def listen(host: str, port: int) -> "socket.socket":
     return listening
 
 
+async def stop_listening(server: "asyncio.Server") -> None:
+    """Close it, and have the connections that it has accepted served. One that asyncio accepts in the turn in
+    which the server is closed is never served, and stays open until it is collected as garbage."""
+    import asyncio
+
+    loop = server.get_loop()
+    for each in server.sockets:
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.remove_reader(each.fileno())
+    try:
+        await asyncio.sleep(0)  # each has a transport then
+    finally:
+        server.close()
+
+
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
     """For imports: they make little garbage, and the collections that they cause are a tenth of a start. The

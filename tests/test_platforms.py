@@ -1,8 +1,11 @@
 """Differences between systems, and that the agent imports nothing that one of them lacks."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +18,11 @@ from devroute.platforms import (
     handle_signals,
     runnable,
     state_folder,
+    stop_listening,
     typed_keys,
 )
+from tests.support.authority import Authority
+from tests.support.eventually import PATIENCE_S
 
 
 def test_the_agent_imports_nothing_that_windows_lacks_and_no_uvloop() -> None:
@@ -122,3 +128,35 @@ async def test_the_terminal_stays_blocking_for_those_who_print(monkeypatch: pyte
             assert os.get_blocking(terminal.fileno())
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(read[0])
+
+
+class Greeter(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"hello")
+        transport.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_connection_is_served_or_refused_however_late_it_comes(
+    tmp_path: Path, tls: bool, turns: int
+) -> None:
+    """In one of these turns of the loop it has been accepted, and has no transport yet."""
+    authority = Authority(tmp_path)
+    ours = authority.server().context() if tls else None
+    theirs = ssl.create_default_context(cafile=str(authority.file)) if tls else None
+    server = await asyncio.get_running_loop().create_server(Greeter, "127.0.0.1", 0, ssl=ours)
+    client = socket.create_connection(server.sockets[0].getsockname())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await stop_listening(server)
+    read = b""
+    async with asyncio.timeout(PATIENCE_S):
+        with contextlib.suppress(ConnectionError):
+            name = "localhost" if tls else None
+            reader, writer = await asyncio.open_connection(sock=client, ssl=theirs, server_hostname=name)
+            read = await reader.read()
+            writer.close()
+    assert read in (b"hello", b"")
+    assert turns < 2 or read == b"hello"

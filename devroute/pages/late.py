@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
+from devroute.platforms import stop_listening
 from devroute.tasks import TaskOwner, import_in_thread
 
 if TYPE_CHECKING:
@@ -146,6 +147,6 @@ class LateServer:
     async def close(self) -> None:
         await self._tasks.close()
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
         await self._protocols.close()
         self._listening.close()

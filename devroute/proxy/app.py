@@ -29,7 +29,7 @@ from devroute.log import configure
 from devroute.metrics import table
 from devroute.metrics.table import Metric
 from devroute.pages.late import LateProtocols
-from devroute.platforms import freeze_heap, handle_signals, loop_factory
+from devroute.platforms import freeze_heap, handle_signals, loop_factory, stop_listening
 from devroute.proxy import admin
 from devroute.proxy.control.control import Control
 from devroute.proxy.control.listener import ControlListener
@@ -245,7 +245,7 @@ class Proxy:
         log.info("proxy.draining", in_flight=self._data.in_flight)
         self._data.drain()
         for listener in self._listeners:
-            listener.close()
+            await stop_listening(listener)
         if self._tls is not None:
             await self._tls.close()
         with contextlib.suppress(TimeoutError):

@@ -16,6 +16,7 @@ import structlog
 
 from devroute import descriptors
 from devroute.errors import ConfigInvalid, DevrouteError, UpstreamReset
+from devroute.platforms import stop_listening
 from devroute.replicas.certificate import Certificate, trust
 from devroute.replicas.local_laptops import LocalLaptops, Questions
 from devroute.replicas.node import ASKED, FORWARDED, Node
@@ -86,12 +87,12 @@ class NodeLinks:
             ) from None
         return int(server.sockets[0].getsockname()[1])
 
-    def stop_listening(self) -> None:
+    async def stop_listening(self) -> None:
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
 
     async def close(self) -> None:
-        self.stop_listening()
+        await self.stop_listening()
         await self._tasks.close()
         links = list(self._links)
         for link in links:

@@ -72,7 +72,7 @@ class Replica:
         await self.shared._tasks.close()
         await self.shared._links._tasks.close()
         self._data.close()
-        self.shared._links.stop_listening()
+        await self.shared._links.stop_listening()
         for link in list(self.shared._links._links):
             link.transport.abort()
 

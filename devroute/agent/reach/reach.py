@@ -23,6 +23,7 @@ from devroute.downstream.listener import Listener
 from devroute.errors import DevrouteError, NotSupported, ReachOutside, RequestMalformed, TargetOverloaded
 from devroute.http.message import InboundRequest
 from devroute.inspector.recorder import App
+from devroute.platforms import stop_listening
 from devroute.routing.route import Route, Router
 from devroute.tasks import TaskOwner
 from devroute.upstream.interface import Upstream
@@ -155,7 +156,7 @@ class Reach:
     async def close(self) -> None:
         """End all connections."""
         for server in self._servers:
-            server.close()
+            await stop_listening(server)
         await self._tasks.close()
         for each in self._listeners:
             for client in list(each.connections):

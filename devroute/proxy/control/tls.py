@@ -17,6 +17,7 @@ import structlog
 from devroute import descriptors
 from devroute.auth.tls import ServerFiles
 from devroute.errors import ConfigInvalid
+from devroute.platforms import stop_listening
 from devroute.tasks import TaskOwner
 
 #: Seconds for a handshake, and for the peer's close_notify at the end.
@@ -65,7 +66,7 @@ class TlsListener:
         """Accept no more connections; the open ones stay open."""
         await self._tasks.close()
         for server in self._servers:
-            server.close()
+            await stop_listening(server)
 
     async def _watch(self, interval: float) -> None:
         while True:
@@ -98,7 +99,7 @@ class TlsListener:
         finally:
             self._servers = new
             for server in old:
-                server.close()
+                await stop_listening(server)
 
     async def _listen(self, context: ssl.SSLContext, **where: Any) -> asyncio.Server:
         return await asyncio.get_running_loop().create_server(
