@@ -3,8 +3,8 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -20,7 +20,7 @@ from devroute.errors import AppUnreachable, DevrouteError, TargetUnreachable, Up
 from devroute.http.message import Framing, RequestHead
 from devroute.upstream import local_app
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.interface import UpstreamStream
+from devroute.upstream.interface import Upstream, UpstreamStream
 from tests.agent.test_app import app, fetch, online, settings, up
 from tests.support.agent_output import Said
 from tests.support.authority import Authority, Pair
@@ -120,6 +120,10 @@ async def test_a_grpc_app_with_tls_is_reached(untrusted: Pair, scheme: str) -> N
     assert client.body == b"\0\0\0\0\2hi"
 
 
+#: An upstream, and its app's thread.
+Served = tuple[Upstream, asyncio.Future[None]]
+
+
 class SlowClient(Client):
     """Takes nothing more after the first data until `go_on`."""
 
@@ -140,12 +144,34 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+@contextmanager
+def one_client(listener: socket.socket, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    """Its connection, which is closed without waiting for its close_notify, as Node.js does."""
+    raw, _ = listener.accept()
+    with context.wrap_socket(raw, server_side=True) as accepted:
+        yield accepted
+        accepted.setblocking(False)
+        with suppress(ssl.SSLWantReadError):
+            accepted.unwrap()
+
+
+@asynccontextmanager
+async def served(scheme: str, serve: Callable[..., None], *more: object) -> AsyncIterator[Served]:
+    """An upstream of this scheme, and when the thread of `serve(listener, *more)` has ended."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
+        upstream = local_app.local_app(
+            ServiceSpec.parse(f"foo={scheme}://127.0.0.1:{listener.getsockname()[1]}")
+        )
+        yield upstream, asyncio.get_running_loop().run_in_executor(None, serve, listener, *more)
+        await upstream.close()
+
+
 def serve_http2_and_close(listener: socket.socket, pair: Pair, pieces: int) -> None:
     """Respond to one request, with frames of one byte, and close."""
     context = pair.context()
     context.set_alpn_protocols(["h2"])
-    raw, _ = listener.accept()
-    with context.wrap_socket(raw, server_side=True) as accepted:
+    with one_client(listener, context) as accepted:
         peer = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         peer.initiate_connection()
         accepted.sendall(peer.data_to_send())
@@ -159,41 +185,26 @@ def serve_http2_and_close(listener: socket.socket, pair: Pair, pieces: int) -> N
             peer.send_data(number, b"x")
         peer.send_headers(number, [("grpc-status", "0")], end_stream=True)
         accepted.sendall(peer.data_to_send())
-        accepted.setblocking(False)
-        with suppress(ssl.SSLWantReadError):
-            accepted.unwrap()
 
 
 async def test_a_response_over_http2_that_ends_with_its_connection_is_whole(untrusted: Pair) -> None:
     client = Client()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE_S)
-        port = listener.getsockname()[1]
-        upstream = local_app.local_app(ServiceSpec.parse(f"foo=grpcs://127.0.0.1:{port}"))
-        serving = asyncio.get_running_loop().run_in_executor(
-            None, serve_http2_and_close, listener, untrusted, 3000
-        )
+    async with served("grpcs", serve_http2_and_close, untrusted, 3000) as (upstream, serving):
         stream = upstream.open(grpc_request(), client)
         stream.send_data(b"\0\0\0\0\2hi")
         stream.send_end([])
         async with asyncio.timeout(PATIENCE_S):
             await serving
             await client.done.wait()
-        await upstream.close()
     assert client.error is None
     assert (client.size, client.trailers) == (3000, [(b"grpc-status", b"0")])
 
 
 def serve_and_close(listener: socket.socket, pair: Pair, response: bytes) -> None:
-    """Respond to one request, and close without waiting for the client's close_notify, as Node.js does."""
-    context = pair.context()
-    raw, _ = listener.accept()
-    with context.wrap_socket(raw, server_side=True) as accepted:
+    """Respond to one request, and close."""
+    with one_client(listener, pair.context()) as accepted:
         accepted.recv(65536)
         accepted.sendall(response)
-        accepted.setblocking(False)
-        with suppress(ssl.SSLWantReadError):
-            accepted.unwrap()
 
 
 @pytest.mark.parametrize("resumes", [0, 1, 2])
@@ -205,13 +216,7 @@ async def test_a_response_that_ends_with_its_connection_is_whole(
     the client resumes; if twice, it pauses again at once."""
     response = b"HTTP/1.1 200 OK\r\nconnection: close\r\n%s\r\n" % fields + bytes(230_000)
     client = SlowClient()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE_S)
-        port = listener.getsockname()[1]
-        upstream = local_app.local_app(ServiceSpec.parse(f"foo=https://127.0.0.1:{port}"))
-        serving = asyncio.get_running_loop().run_in_executor(
-            None, serve_and_close, listener, untrusted, response
-        )
+    async with served("https", serve_and_close, untrusted, response) as (upstream, serving):
         stream = upstream.open(get(), client)
         if resumes:
             client.stream = stream
@@ -226,7 +231,6 @@ async def test_a_response_that_ends_with_its_connection_is_whole(
                 client.go_on.set()
                 stream.resume_response()
             await client.done.wait()
-        await upstream.close()
     assert client.error is None
     assert client.size == 230_000
 
