@@ -132,9 +132,11 @@ async def test_many_traces_at_once_find_each_its_own_contract_in_a_bounded_numbe
             return number, (await response.json())["by"]["headers"].get("x-devroute", "")
 
     found = await asyncio.gather(*(one(number) for number in range(60)))
-    right = [number for number, contract in found if contract == f'{{"c{number}":"alice"}}']
     assert all(contract in ("", f'{{"c{number}":"alice"}}') for number, contract in found), "never another's"
-    assert len(right) >= 57, "two of 60 rarely have the same file"
+    lost = [number for number, contract in found if not contract]
+    assert len(lost) < 20, "few share a file with another's trace or request id"
+    for number in lost:
+        assert await one(number) == (number, f'{{"c{number}":"alice"}}'), "alone, each finds its own"
     files = list(party.folder.iterdir())
     assert (
         len([each for each in files if each.name.startswith("devroute-trace-")]) == len(files) <= KEPT_TRACES
