@@ -407,7 +407,7 @@ def _events(data: bytes, parts: list[bytes]) -> tuple[list[Any], dict[int, bytes
                 seen.append((type(event).__name__, *values))
         assert session.opened <= 8
         assert session.accepted <= 8
-        assert len(session._held) <= frames.HEADER.size + frames.MAX_HEAD
+        assert len(session.held) <= frames.HEADER.size + frames.MAX_HEAD
     return seen, bodies
 
 

@@ -152,7 +152,7 @@ async def chat(request: Request) -> None:
             asyncio.timeout(PATIENCE_S),
             request.session.ws_connect(request.url, headers=request.headers) as socket,
         ):
-            said = socket._response.headers.get("x-devroute-reason", "")
+            said = socket._response.headers.get("x-devroute-reason", "")  # noqa: SLF001
             for _ in range(random.randrange(1, 8)):
                 word = secrets.token_hex(8)
                 await socket.send_str(word)

@@ -83,19 +83,20 @@ class _Upstream:
 
     def __init__(self) -> None:
         self.link: AgentLink | None = None
+        self.websocket: WebSocket
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         link = self.link
         if link is not None and not link.transport.is_closing():
             stream = sink.stream.id  # type: ignore[attr-defined]  # it is a ServedStream
             pieces = mischief(stream)
-            asyncio.get_running_loop().call_soon(lambda: _send(link, pieces))
+            asyncio.get_running_loop().call_soon(lambda: _send(link, self.websocket, pieces))
         return _Deaf()
 
 
-def _send(link: AgentLink, pieces: list[bytes]) -> None:
+def _send(link: AgentLink, websocket: WebSocket, pieces: list[bytes]) -> None:
     if pieces and not link.transport.is_closing():
-        link.transport.write(link._websocket.encode(pieces))
+        link.transport.write(websocket.encode(pieces))
 
 
 class _Deaf:
@@ -114,6 +115,7 @@ async def live(ledger: Ledger, server: str, secret: str) -> None:
             websocket: WebSocket, loop: asyncio.AbstractEventLoop, upstream: _Upstream = upstream
         ) -> AgentLink:
             link = AgentLink(websocket, loop, {"foo": upstream}, lambda finished: None)
+            upstream.websocket = websocket
             message = handshake.Hello(agent="mallory", services=(handshake.Offer(service="foo"),))
             link.send_hello(message.encode())
             return link

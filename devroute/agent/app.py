@@ -109,7 +109,7 @@ class Agent:
         self._redaction = redaction(settings.redact)
         self._loop = asyncio.get_running_loop()
         captures = captures_for(settings, self._redaction, self._loop)
-        recorder = self._recorder = None if captures is None else Recorder(captures, self._loop)
+        recorder = self.recorder = None if captures is None else Recorder(captures, self._loop)
         self._rules = RuleBook(settings.rules)
         self.rule_switch = RuleSwitch(self._rules, reporter)
         around = app_upstreams(settings, self._rules, self._redaction, recorder)
@@ -307,5 +307,5 @@ class Agent:
         await self.services.close()
         for upstream in self._own_upstreams.values():
             await upstream.close()
-        if self._recorder is not None:
-            self._recorder.flush()  # for the history
+        if self.recorder is not None:
+            self.recorder.flush()  # for the history

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -56,7 +57,7 @@ def _on_a_terminal() -> bool:
 # --- Linux and macOS ----------------------------------------------------------------------------------------
 
 
-class _Process(NamedTuple):
+class RunningProcess(NamedTuple):
     number: int
     parent: int
     group: int
@@ -64,12 +65,15 @@ class _Process(NamedTuple):
 
 class PosixGroup:
     """`own`: a group of its own; else those that are in devroute's group later, without siblings of
-    devroute."""
+    devroute. `running` lists the processes of the machine."""
 
-    def __init__(self, *, own: bool) -> None:
+    def __init__(self, *, own: bool, running: Callable[[], list[RunningProcess]] | None = None) -> None:
         self._own = own
+        self._running = running or running_processes
         self._group = os.getpgrp()
-        self._others = set() if own else {each.number for each in _running() if each.group == self._group}
+        self._others = (
+            set() if own else {each.number for each in self._running() if each.group == self._group}
+        )
 
     def options(self) -> dict[str, Any]:
         # A session of its own is such a group, too. uvloop refuses `process_group`.
@@ -86,15 +90,16 @@ class PosixGroup:
         self._send(signal.SIGKILL)
 
     def alive(self) -> bool:
-        return bool(self._members())
+        return bool(self.members())
 
     def _send(self, number: signal.Signals) -> None:
-        for member in self._members():
+        for member in self.members():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(member, number)
 
-    def _members(self) -> list[int]:
-        found = [each for each in _running() if each.group == self._group and each.number != os.getpid()]
+    def members(self) -> list[int]:
+        """Their numbers."""
+        found = [each for each in self._running() if each.group == self._group and each.number != os.getpid()]
         if self._own:
             return [each.number for each in found]
         return [
@@ -102,7 +107,7 @@ class PosixGroup:
         ]
 
 
-def _running() -> list[_Process]:
+def running_processes() -> list[RunningProcess]:
     """All processes that have not ended; those that only wait for their parent's attention have."""
     if PROC.joinpath("self", "stat").exists():
         return [found for entry in PROC.iterdir() if (found := _in_proc(entry)) is not None]
@@ -110,10 +115,10 @@ def _running() -> list[_Process]:
         ("ps", "-A", "-o", "pid=,ppid=,pgid=,stat="), capture_output=True, text=True, check=False
     ).stdout
     fields = [line.split() for line in listed.splitlines()]
-    return [_Process(int(a), int(b), int(c)) for a, b, c, state in fields if not state.startswith("Z")]
+    return [RunningProcess(int(a), int(b), int(c)) for a, b, c, state in fields if not state.startswith("Z")]
 
 
-def _in_proc(entry: Path) -> _Process | None:
+def _in_proc(entry: Path) -> RunningProcess | None:
     """proc(5): the name is in parentheses, and may contain some itself."""
     if not entry.name.isdigit():
         return None
@@ -121,7 +126,7 @@ def _in_proc(entry: Path) -> _Process | None:
         state, parent, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
     except (OSError, ValueError):  # it has just ended
         return None
-    return None if state in b"ZX" else _Process(int(entry.name), int(parent), int(group))
+    return None if state in b"ZX" else RunningProcess(int(entry.name), int(parent), int(group))
 
 
 # --- Windows ------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def verify(token: str, keys: IssuerKeys, rules: TokenRules, now: float) -> Ident
             hint="ask the issuer for a token for that audience, such as: "
             "gcloud auth print-identity-token --audiences=...",
         )
-    return Identity(_subject(claims, rules), _groups(claims, rules), expires, kind="oidc")
+    return Identity(subject_of(claims, rules), _groups(claims, rules), expires, kind="oidc")
 
 
 def _claims(payload: bytes) -> Mapping[str, object]:
@@ -187,7 +187,7 @@ def _seconds(claims: Mapping[str, object], name: str) -> float | None:
     return float(value)
 
 
-def _subject(claims: Mapping[str, object], rules: TokenRules) -> str:
+def subject_of(claims: Mapping[str, object], rules: TokenRules) -> str:
     """A DNS label. Of an email address: the part before the @, with hyphens for dots. Any other claim has to
     be one already, so that two people never get the same subject."""
     name = rules.subject_claim

@@ -77,7 +77,8 @@ log = structlog.stdlib.get_logger("devroute.proxy")
 
 
 class Proxy:
-    """One replica. `start` listens, `stop` drains; in between everything happens in callbacks."""
+    """One replica. `start` listens, `stop` drains; in between everything happens in callbacks. `data`: the
+    sidecars' connections at the data port."""
 
     def __init__(self, settings: ProxySettings, log_writer: BackgroundWriter | None = None) -> None:
         """`log_writer` is that of the process's log, if it has one already. Raises ConfigInvalid for a
@@ -131,7 +132,7 @@ class Proxy:
         telemetry, observe = self.telemetry, self.telemetry.observer.completed
         self._reach_mesh = reach_upstream(settings)
         self._egress = Egress(settings, config.policy, self._reach_mesh, telemetry.record)
-        self._data = Listener(self._router, settings.timeouts, observe, now, limits, telemetry.sampler)
+        self.data = Listener(self._router, settings.timeouts, observe, now, limits, telemetry.sampler)
         self._tunnels = Tunnels(
             authenticate=config.identities.authenticate,
             registry=self.registry,
@@ -192,7 +193,7 @@ class Proxy:
         """Raises ConfigInvalid where a port cannot be had."""
         settings = self._settings
         self._apply_limits()
-        self.data_port = await self._listen(self._data.accept, settings.data_host, settings.data_port)
+        self.data_port = await self._listen(self.data.accept, settings.data_host, settings.data_port)
         await self.replication.start(self.data_port)
         self.control_port = await self._listen(
             self._control_listener, settings.control_host, settings.control_port
@@ -242,8 +243,8 @@ class Proxy:
         `drain_timeout` seconds, then abort what is left."""
         self._draining = True
         self._dashboard.end_pages()
-        log.info("proxy.draining", in_flight=self._data.in_flight)
-        self._data.drain()
+        log.info("proxy.draining", in_flight=self.data.in_flight)
+        self.data.drain()
         for listener in self._listeners:
             await stop_listening(listener)
         if self._tls is not None:
@@ -251,10 +252,10 @@ class Proxy:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout):
                 moved = self.replication.hand_over(self._settings.drain_timeout)
-                await asyncio.gather(self._data.drained.wait(), self._egress.drain(), moved)
+                await asyncio.gather(self.data.drained.wait(), self._egress.drain(), moved)
         if self._timer is not None:
             self._timer.cancel()
-        for connection in list(self._data.connections):
+        for connection in list(self.data.connections):
             connection.abort()
         await self._config.stop()
         await self._control_listener.close()
@@ -277,7 +278,7 @@ class Proxy:
         if self._timer is not None:
             self._lags.append(now - self._timer.when())
         self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
-        self._data.tick(now)
+        self.data.tick(now)
         self._control_listener.tick(now)
         self._admin.tick(now)
         self._egress.tick(now)
@@ -339,8 +340,8 @@ class Proxy:
 
     async def _metrics(self, accept: str) -> tuple[bytes, str]:
         state: dict[Metric, float] = {
-            table.IN_FLIGHT: self._data.in_flight,
-            table.SIDECARS: len(self._data.connections),
+            table.IN_FLIGHT: self.data.in_flight,
+            table.SIDECARS: len(self.data.connections),
             table.LAPTOPS: self.registry.owned(),
             table.LINKS: len(self._tunnels.links),
             table.POLICY_SUCCESS: int(self._config.policy_problem is None),

@@ -65,8 +65,8 @@ class NodeLinks:
         self._linked = linked
         self._nodes: dict[bytes, Node] = {}  # by certificate
         self._dialling: dict[bytes, asyncio.Task[None]] = {}
-        self._links: set[ProxyLink | AgentLink] = set()
-        self._tasks = TaskOwner()
+        self.links: set[ProxyLink | AgentLink] = set()
+        self.tasks = TaskOwner()
         self._context = certificate.server()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
@@ -93,8 +93,8 @@ class NodeLinks:
 
     async def close(self) -> None:
         await self.stop_listening()
-        await self._tasks.close()
-        links = list(self._links)
+        await self.tasks.close()
+        links = list(self.links)
         for link in links:
             link.close_with(UpstreamReset("the replica is stopping"))
         for link in links:
@@ -111,7 +111,7 @@ class NodeLinks:
         context = self._certificate.client(certificate)
         trust(self._context, certificate)
         self._nodes[certificate] = node
-        self._dialling[certificate] = self._tasks.start(self._keep_dialled(node, context))
+        self._dialling[certificate] = self.tasks.start(self._keep_dialled(node, context))
 
     def remove(self, node: Node) -> None:
         certificate = node.record.certificate
@@ -128,23 +128,23 @@ class NodeLinks:
             began = self._loop.time()
             try:
                 link = await dial(
-                    f"https://{node.record.peer}", "", self._make_link, tls=context, seconds=DIAL_SECONDS
+                    f"https://{node.record.peer}", "", self.make_link, tls=context, seconds=DIAL_SECONDS
                 )
             except DevrouteError as error:
                 log.debug("replica.not_dialled", replica=node.record.id, reason=error.message)
             else:
-                self._links.add(link)
+                self.links.add(link)
                 try:
                     await asyncio.shield(link.disconnected)
                 finally:
                     if link.closed:
-                        self._links.discard(link)
+                        self.links.discard(link)
             if self._loop.time() - began > LAST_PAUSE:
                 pause = FIRST_PAUSE
             await asyncio.sleep(random.uniform(pause / 2, pause))
             pause = min(2 * pause, LAST_PAUSE)
 
-    def _make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
+    def make_link(self, websocket: WebSocket, loop: asyncio.AbstractEventLoop) -> AgentLink:
         link = AgentLink(websocket, loop, self._services, _ignore, LIVENESS)
         link.send_hello(b"{}")
         return link
@@ -165,7 +165,7 @@ class NodeLinks:
             LIVENESS,
             "replica that has the laptop",
         )
-        self._links.add(link)
+        self.links.add(link)
         transport.set_protocol(link)
         link.connection_made(transport)
         link.feed(read)
@@ -178,11 +178,11 @@ class NodeLinks:
         self._linked(node)
 
     def _gone(self, node: Node, link: ProxyLink) -> None:
-        self._links.discard(link)
+        self.links.discard(link)
         if node.link is link:
             node.link = None
             if self.node_of(node.record.certificate) is node:
-                self._tasks.start(self._find_out(node))
+                self.tasks.start(self._find_out(node))
 
     async def _find_out(self, node: Node) -> None:
         """Whether a replica whose link has ended has ended itself."""
@@ -211,7 +211,7 @@ class _Accepted(asyncio.Protocol):
     which some may have ended."""
 
     def __init__(self, links: NodeLinks, loop: asyncio.AbstractEventLoop) -> None:
-        self._links = links
+        self.links = links
         self._loop = loop
         self._read = b""
         self._node: Node | None = None
@@ -222,7 +222,7 @@ class _Accepted(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._deadline = self._loop.call_later(DIAL_SECONDS, self._transport.abort)
         proved = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        self._node = self._links.node_of(proved)
+        self._node = self.links.node_of(proved)
         if self._node is None or descriptors.are_scarce():
             self._transport.abort()
 
@@ -245,4 +245,4 @@ class _Accepted(asyncio.Protocol):
             return
         self._deadline.cancel()
         self._transport.write(response)
-        self._links.accept(self._node, self._transport, self._read[end:])
+        self.links.accept(self._node, self._transport, self._read[end:])

@@ -75,48 +75,48 @@ class SharedRegistry:
         self._laptops = laptops
         self._store = Store(url, prefix, self.id)
         self.contracts = SharedContracts(names, self._store)
-        self._certificate = Certificate(self.id)
+        self.certificate = Certificate(self.id)
         self.remote = RemoteLaptops(registry, arrived)
         self.peers = Peers(self._nodes)
         self.reports = SharedReports(reported, self.peers)
         answers = {REPORTS: self.reports.answer, **answers}
-        self._links = NodeLinks(self._certificate, laptops, answers, self._ended, self._linked)
-        self._own = OwnLaptops(registry, self._store, self._try)
+        self.links = NodeLinks(self.certificate, laptops, answers, self._ended, self._linked)
+        self.own = OwnLaptops(registry, self._store, self._try)
         self._behind = False  # something could not be written
         self._others = asyncio.Lock()  # what is known of the others; taken after that of `_own`
-        self._tasks = TaskOwner()
+        self.tasks = TaskOwner()
         self._started: float | None = None
         self._was_ready = False
         self._refreshed = time.monotonic()  # when _refresh last found Redis
 
     async def listen(self, host: str, port: int) -> int:
         """The port for other replicas. Raises ConfigInvalid."""
-        return await self._links.listen(host, port)
+        return await self.links.listen(host, port)
 
     async def start(self, data: str, peer: str) -> None:
         """`data` and `peer`: the addresses at which others reach those ports. Returns once all that Redis has
         is known, or it turns out that Redis cannot be reached."""
         self._registry.owner = data
-        self._own.record = ReplicaRecord(
+        self.own.record = ReplicaRecord(
             id=self.id,
             data=data,
             peer=peer,
             version=__version__,
             started=time.time(),
-            certificate=self._certificate.der,
+            certificate=self.certificate.der,
         )
         await self._surviving(self._try(self._refresh()))
         self._started = time.monotonic()
-        self._tasks.start(self._keep_refreshed())
-        self._tasks.start(self._listen())
+        self.tasks.start(self._keep_refreshed())
+        self.tasks.start(self._listen())
 
     async def stop(self) -> None:
         """Withdraw from Redis, and end the links to the others."""
-        await self._tasks.close()
-        await self._own.close()
+        await self.tasks.close()
+        await self.own.close()
         with contextlib.suppress(RegistryUnavailable):
             await self._store.withdraw()
-        await self._links.close()
+        await self.links.close()
         await self._laptops.tasks.close()
         await self.reports.close()
         with contextlib.suppress(RegistryUnavailable):
@@ -155,13 +155,13 @@ class SharedRegistry:
 
         Raises what `draft` raises, LinkReplaced, and TooManyLinks if others have registered meanwhile.
         """
-        async with self._own.lock:
+        async with self.own.lock:
             try:
                 registration = await self._claim(name, draft)
                 self._registry.check_room(registration)
                 return registration, self._registry.add(registration)
             finally:
-                self._own.write_soon(name)  # the others hear of it once it is registered here
+                self.own.write_soon(name)  # the others hear of it once it is registered here
 
     async def _claim(self, name: str, draft: Callable[[], Registration]) -> Registration:
         seen, looked = self._seen(name), False
@@ -176,7 +176,7 @@ class SharedRegistry:
                 continue
             if self.problem is not None:
                 break
-            value = self._own.value(name, registration)
+            value = self.own.value(name, registration)
             found = await self._try(self._write_claim(name, value, seen))
             if found is None:  # written, or Redis has just failed
                 break
@@ -188,17 +188,17 @@ class SharedRegistry:
         try:
             found = await self._store.claim(name, value, seen)
         except Absent:
-            await self._own.announce()
+            await self.own.announce()
             return self._seen(name)
         if found is None:
-            self._own.written[name] = value
-            self._own.claimed.add(name)
+            self.own.written[name] = value
+            self.own.claimed.add(name)
             return None
         await self._learn(name, found)
         return found
 
     def _seen(self, name: str) -> dict[str, bytes]:
-        own = self._own.written
+        own = self.own.written
         return {**self.remote.values_of(name), **({self.id: own[name]} if name in own else {})}
 
     async def _look(self, name: str) -> dict[str, bytes]:
@@ -224,8 +224,8 @@ class SharedRegistry:
         now = time.monotonic()  # before Redis looks, so that no refresh seems newer than it is
         there, seen = await self._store.refresh()
         if self._behind or not there:
-            async with self._own.lock:
-                await self._own.announce()
+            async with self.own.lock:
+                await self.own.announce()
             self._behind = False
         for id_, known in list(self.remote.known.items()):
             if id_ in seen:
@@ -307,7 +307,7 @@ class SharedRegistry:
             if record.id != id_:
                 raise ValueError("the record of another replica")
             node = Node(record)
-            self._links.add(node)
+            self.links.add(node)
         except ValueError as error:
             log.debug("registry.unreadable", replica=id_, reason=str(error).partition("\n")[0])
             return None
@@ -317,7 +317,7 @@ class SharedRegistry:
     def _remove(self, id_: str) -> None:
         node = self.remote.known[id_].node
         self.remote.remove(id_)
-        self._links.remove(node)
+        self.links.remove(node)
         log.info("replica.left", replica=id_, address=node.record.data)
 
     def _ended(self, node: Node) -> None:

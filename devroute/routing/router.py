@@ -41,7 +41,7 @@ from devroute.upstream.pools import Pools
 #: Bytes of the decisions in the cache: some 10,000; far fewer people work at the same time.
 MAX_REMEMBERED_BYTES: Final = 16 * 1024 * 1024
 #: Bytes that a decision costs for each byte of its contract, which it has as objects.
-_COST: Final = 4
+DECISION_COST: Final = 4
 
 #: Permitted callers in one decision; a mesh has a few hundred identities.
 MAX_CALLERS: Final = 256
@@ -94,13 +94,13 @@ class ContractRouter:
         self._route_builder = RouteBuilder(pools, mesh, self._shadow, cacheable=cacheable)
         # By contract and service as raw bytes; for shadow traffic by laptop and service, so that a new ticket
         # replaces the older one.
-        self._decisions: BoundedCache[tuple[bytes, bytes] | tuple[str, str], _CachedDecision] = BoundedCache(
+        self.decisions: BoundedCache[tuple[bytes, bytes] | tuple[str, str], _CachedDecision] = BoundedCache(
             MAX_REMEMBERED_BYTES
         )
 
     def forget(self) -> None:
         """Clear the cache, after a change of policy, of signing keys or of a saved contract."""
-        self._decisions.clear()
+        self.decisions.clear()
 
     def __call__(self, request: InboundRequest) -> Route:
         """Raises the errors of contract, signature, policy and directory, MarkerMissing, ConditionUnmet, or
@@ -110,10 +110,10 @@ class ContractRouter:
         if len(contract) != 1 or len(matched) != 1:
             return self._shadow_route(request)
         key = (contract[0], matched[0])
-        cached = self._decisions.get(key)
+        cached = self.decisions.get(key)
         if cached is None:
             key = (without_trace(contract[0]), key[1])
-            cached = self._decisions.get(key)
+            cached = self.decisions.get(key)
             if cached is None:
                 cached = self._judge(*key)
                 self._remember(key, cached)
@@ -156,7 +156,7 @@ class ContractRouter:
         """Raises what policy has against it, LaptopOffline, PathNotOffered or ConditionUnmet."""
         target = self._shadow.target(ticket)
         key, laptop = (target.name, target.service), target.laptop
-        cached = self._decisions.get(key)
+        cached = self.decisions.get(key)
         if cached is None or cached.laptop is not laptop:
             entry = permit_shadow_traffic(target, self._policy())
             cached = _CachedDecision(entry, callers=self._no_callers_yet(entry))
@@ -167,7 +167,7 @@ class ContractRouter:
         return _route_if_offered(cached, laptop, request)
 
     def _remember(self, key: tuple[bytes, bytes] | tuple[str, str], decision: _CachedDecision) -> None:
-        self._decisions.put(key, decision, _COST * (len(key[0]) + len(key[1])))
+        self.decisions.put(key, decision, DECISION_COST * (len(key[0]) + len(key[1])))
 
     def _build(self, cached: _CachedDecision, laptop: LaptopService, *, contract: bool) -> None:
         destination = destination_of(cached.entry, laptop, self._policy())

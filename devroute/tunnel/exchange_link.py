@@ -92,6 +92,11 @@ class ExchangeLink(Link):
         """Whether the agent may open streams."""
         return self._session.reach
 
+    @property
+    def windows(self) -> WindowBudget | None:
+        """What the windows of this link may grow by; None unless the other end knows windows that grow."""
+        return self._session.windows
+
     def enable_windows(self) -> None:
         """The other end knows windows that grow."""
         self._session.windows = WindowBudget(LINK_GROWTH, _PROCESS_BUDGET)

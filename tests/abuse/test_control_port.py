@@ -10,7 +10,7 @@ from aiohttp import web
 
 from devroute.auth.identity import Identity, PeerCertificate
 from devroute.proxy.control import http
-from devroute.proxy.control.api import _errors_as_json
+from devroute.proxy.control.api import errors_as_json
 from devroute.proxy.control.http import connections, create_runner
 from devroute.proxy.control.listener import ControlListener
 from devroute.proxy.control.tunnels import Tunnels
@@ -33,7 +33,7 @@ class Port:
     """The real listener and connections, with a route that reads a body."""
 
     async def start(self) -> None:
-        app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
         app.router.add_post("/echo", echo)
         self.runner = create_runner(app)
         await self.runner.setup()
@@ -173,7 +173,7 @@ async def test_requests_are_answered_however_they_are_cut(port: Port) -> None:
 
 async def test_a_body_that_does_not_arrive_times_out(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("devroute.proxy.control.api.REQUEST_SECONDS", 0.2)
-    monkeypatch.setitem(http._OPTIONS, "lingering_time", 0.1)
+    monkeypatch.setitem(http.OPTIONS, "lingering_time", 0.1)
     assert await port.code(echoing(b"hi")[:-1]) == (408, "request-timeout")
 
 

@@ -21,9 +21,8 @@ from devroute.errors import (
     UpstreamReset,
 )
 from devroute.http.message import Framing, RequestHead
-from devroute.proxy.control.tunnels import Tunnels
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.proxy_link import ProxyLink
+from devroute.tunnel.protocol import handshake
 from devroute.upstream.interface import Upstream
 from tests.support.eventually import eventually
 from tests.support.loopback import App, AppStream, Client, answer, connect, get, head, post, site
@@ -214,10 +213,11 @@ def test_a_tcp_request_for_what_is_no_name_and_port_is_refused(place: str) -> No
 
 
 async def test_an_older_server_that_wants_a_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(tunnels: Tunnels, link: ProxyLink, body: bytes) -> None:
-        link.reject(ProtocolError("HELLO: services: it is empty"))
+    def refuse(kind: type, body: bytes) -> None:
+        assert kind is handshake.Hello
+        raise ProtocolError("HELLO: services: it is empty")
 
-    monkeypatch.setattr(Tunnels, "_on_hello", refuse)
+    monkeypatch.setattr(handshake, "decode", refuse)
     async with site() as where:
         settings = AgentSettings(server=where.url, token=SecretStr("alice-token"), reach=["c.shop:80"])
         registrar = Registrar(

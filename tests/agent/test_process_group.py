@@ -17,7 +17,7 @@ import pytest
 
 from devroute.agent import process_group
 from devroute.agent.child_process import ChildProcess
-from devroute.agent.process_group import Accounting, ExtendedLimits, JobObject
+from devroute.agent.process_group import Accounting, ExtendedLimits, JobObject, RunningProcess
 from devroute.tasks import TaskOwner
 from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import site
@@ -183,20 +183,19 @@ async def test_a_group_of_its_own_needs_only_what_uvloop_can_do() -> None:
     await process.wait()
 
 
-def test_a_sibling_in_the_same_group_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sibling_in_the_same_group_is_left_alone() -> None:
     """`devroute up | tee log`: the shell may start the sibling later than devroute."""
     group, parent = os.getpgrp(), os.getppid()
-    running = [process_group._Process(11, 1, group)]
-    monkeypatch.setattr(process_group, "_running", lambda: running)
-    of_terminal = process_group.PosixGroup(own=False)
+    running = [RunningProcess(11, 1, group)]
+    of_terminal = process_group.PosixGroup(own=False, running=lambda: running)
     running += [
-        process_group._Process(os.getpid(), parent, group),
-        process_group._Process(12, parent, group),
-        process_group._Process(13, os.getpid(), group),
-        process_group._Process(14, 1, group),
-        process_group._Process(15, 13, 15),
+        RunningProcess(os.getpid(), parent, group),
+        RunningProcess(12, parent, group),
+        RunningProcess(13, os.getpid(), group),
+        RunningProcess(14, 1, group),
+        RunningProcess(15, 13, 15),
     ]
-    assert of_terminal._members() == [13, 14]
+    assert of_terminal.members() == [13, 14]
 
 
 # --- Windows, by its documented structures
@@ -218,6 +217,9 @@ class Kernel32:
         def function(*arguments: Any) -> int:
             values = [each.value if isinstance(each, ctypes.c_void_p) else each for each in arguments]
             self.calls.append((name, *values))
+            if name == "SetInformationJobObject":
+                limits = ctypes.cast(arguments[2], ctypes.POINTER(ExtendedLimits)).contents
+                self.limit_flags = limits.basic.limit_flags
             if name == "QueryInformationJobObject":
                 counts = ctypes.cast(arguments[2], ctypes.POINTER(Accounting)).contents
                 counts.active_processes = self.active
@@ -230,9 +232,9 @@ def test_on_windows_the_processes_are_a_job_that_ends_with_devroute() -> None:
     assert (ctypes.sizeof(ExtendedLimits), ctypes.sizeof(Accounting)) == (144, 48)  # winnt.h, 64 bits
     kernel32 = Kernel32()
     job = JobObject(kernel32)
-    (_, (_, number, kind, limits, size)) = kernel32.calls
+    (_, (_, number, kind, _, size)) = kernel32.calls
     assert (number, kind, size) == (7, 9, 144)
-    assert limits._obj.basic.limit_flags == 0x2000
+    assert kernel32.limit_flags == 0x2000
     job.started(type("Process", (), {"pid": 123})())
     assert kernel32.calls[2:] == [
         ("OpenProcess", 0x0101, False, 123),

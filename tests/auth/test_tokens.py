@@ -5,7 +5,7 @@ import yaml
 
 from devroute.auth.client_certificate import identity_of
 from devroute.auth.identity import Identity
-from devroute.auth.oidc import TokenRules, _subject
+from devroute.auth.oidc import TokenRules, subject_of
 from devroute.auth.tokens import MAX_SECRET, TokenRecord, Tokens, bearer_token, new_token, owns
 from devroute.errors import ConfigInvalid, SubjectInvalid, TokenExpired, TokenInvalid
 
@@ -78,7 +78,7 @@ def test_no_source_of_subjects_accepts_the_separator_in_one(subject: str) -> Non
     for claims in ({"sub": subject}, {"email": f"{subject.replace('--', '..')}@corp.test"}):
         rules = TokenRules("i", ("a",), subject_claim=next(iter(claims)), email_domain="corp.test")
         with pytest.raises(SubjectInvalid, match=f"write {fixed}"):
-            _subject(claims, rules)
+            subject_of(claims, rules)
 
 
 @pytest.mark.parametrize(

@@ -552,7 +552,7 @@ async def test_a_client_that_does_not_read_stops_the_app_and_no_other_stream() -
         quick = client.request(method=b"GET", path=b"/1000", grpc=False)
         assert len((await client.whole(quick))[1]) == 1000
         assert app.streams[0].paused
-        assert app.streams[0]._left >= 7 * MIB
+        assert app.streams[0].left >= 7 * MIB
         # It reads again: all of it comes.
         got = sum(len(each.data) for each in client.events if isinstance(each, h2.events.DataReceived))
         assert got == 64 * 1024
@@ -603,7 +603,7 @@ async def test_a_complete_response_outlives_its_connection() -> None:
         upstream = Http2Pool(Dialer("127.0.0.1", number))
         stream = upstream.open(get(), client)
         stream.pause_response()
-        await eventually(lambda: bool(client.heads) and not upstream._connections)
+        await eventually(lambda: bool(client.heads) and not upstream.connected)
         assert not client.body
         stream.resume_response()
         await asyncio.wait_for(client.done.wait(), PATIENCE_S)
@@ -724,7 +724,7 @@ async def test_a_new_policy_takes_effect_on_busy_connections_too() -> None:
         upstream = Http2Pool(Dialer("127.0.0.1", number, permit=permit))
         async with data_port(upstream) as port, peer(port.number) as client:
             client.request(end=False)
-            await eventually(lambda: upstream.in_flight == 1 and bool(upstream._connections))
+            await eventually(lambda: upstream.in_flight == 1 and upstream.connected)
             permitted = False
             upstream.close_idle()
             assert (await client.whole(client.request()))[0][b"grpc-status"] == b"7"

@@ -77,7 +77,7 @@ class World:
         """Close all connections of clients."""
         while self.clients:
             self.clients.pop().transport.abort()
-        await eventually(lambda: not self.proxy._data.connections)
+        await eventually(lambda: not self.proxy.data.connections)
 
 
 Send = Callable[[World, int, str], Awaitable[bytes]]
@@ -198,8 +198,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         agent = Agent(settings, FanOut(LineReporter("text", TerminalWriter(nowhere))))
         running = asyncio.ensure_future(agent.run())
         await eventually(proxy.registry.listing, task=running)
-        assert agent._recorder is not None
-        yield World(proxy, agent._recorder, seen, port)
+        assert agent.recorder is not None
+        yield World(proxy, agent.recorder, seen, port)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     listening.close()

@@ -262,7 +262,7 @@ async def test_a_connection_has_a_small_receive_buffer_and_the_port_is_free_afte
 
         await eventually(there)
         # asyncio's own: what it receives into, for each connection.
-        assert len(made[0]._ssl_protocol._ssl_buffer) == RECEIVE_BYTES  # type: ignore[attr-defined]
+        assert len(made[0]._ssl_protocol._ssl_buffer) == RECEIVE_BYTES  # type: ignore[attr-defined]  # noqa: SLF001
         writer.close()
     finally:
         await listener.close()

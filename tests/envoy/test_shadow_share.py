@@ -358,7 +358,7 @@ async def test_uploads_do_not_wait_for_a_proxy_that_does_not_read(town: Town) ->
     """Short ones are copied, and fit into what lies between; long ones, and those that may be, are not."""
 
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.Event().wait()
 
     async def pieces() -> AsyncIterator[bytes]:

@@ -37,7 +37,7 @@ async def test_websocket_messages_of_20_mb_pass_whole(job: Job, way: str) -> Non
     headers = {"x-devroute": json.dumps({"foo": target})}
     message = bytes(range(256)) * (20 * 1024 * 1024 // 256)
     async with job.client.ws_connect(f"{job.url}/socket", headers=headers, max_msg_size=0) as socket:
-        assert socket._response.headers["x-devroute-result"] == "laptop"
+        assert socket._response.headers["x-devroute-result"] == "laptop"  # noqa: SLF001
         await socket.send_str("hello")
         assert await socket.receive_str() == "hello"
         await socket.send_bytes(message)

@@ -69,11 +69,11 @@ class Replica:
 
     async def kill(self) -> None:
         """As the kernel ends a process: without a word."""
-        await self.shared._tasks.close()
-        await self.shared._links._tasks.close()
+        await self.shared.tasks.close()
+        await self.shared.links.tasks.close()
         self._data.close()
-        await self.shared._links.stop_listening()
-        for link in list(self.shared._links._links):
+        await self.shared.links.stop_listening()
+        for link in list(self.shared.links.links):
             link.transport.abort()
 
     def drop_agents(self) -> None:

@@ -24,13 +24,13 @@ from tests.support.redis_server import RedisServer
 
 
 def peer_url(replica: Replica) -> str:
-    record = replica.shared._own.record
+    record = replica.shared.own.record
     assert record is not None
     return f"https://{record.peer}"
 
 
 def client(certificate: Certificate | None, server: Replica) -> ssl.SSLContext:
-    der = server.shared._certificate.der
+    der = server.shared.certificate.der
     if certificate is not None:
         return certificate.client(der)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -45,7 +45,7 @@ async def test_only_replicas_that_stand_in_redis_may_dial(
 ) -> None:
     async with replicas(redis_server, 1) as (one,):
         with pytest.raises(DevrouteError):
-            await dial(peer_url(one), "", one.shared._links._make_link, tls=client(certificate, one))
+            await dial(peer_url(one), "", one.shared.links.make_link, tls=client(certificate, one))
         host, port = peer_url(one).removeprefix("https://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /tunnel HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n")
@@ -65,8 +65,8 @@ def test_a_certificate_of_no_known_version_is_none(version: int) -> None:
 async def test_a_replica_has_no_other_ones_certificate(redis_server: RedisServer) -> None:
     async with replicas(redis_server) as (one, two):
         await eventually(lambda: one.shared.replicas == 2)
-        links, record = one.shared._links, two.shared._own.record
-        for certificate in (two.shared._certificate.der, one.shared._certificate.der):
+        links, record = one.shared.links, two.shared.own.record
+        for certificate in (two.shared.certificate.der, one.shared.certificate.der):
             changed = record.model_copy(update={"id": "f" * 16, "certificate": certificate})
             with pytest.raises(ValueError, match="of another replica"):
                 links.add(Node(changed))
@@ -76,17 +76,17 @@ async def test_a_replica_that_has_ended_may_dial_no_more(redis_server: RedisServ
     async with replicas(redis_server) as (one, two):
         await two.stop()
         await eventually(lambda: one.shared.replicas == 1)
-        link = one.shared._links._make_link
+        link = one.shared.links.make_link
         with pytest.raises(DevrouteError):
-            await dial(peer_url(one), "", link, tls=client(two.shared._certificate, one))
+            await dial(peer_url(one), "", link, tls=client(two.shared.certificate, one))
 
 
 async def test_a_replica_dials_only_the_key_that_stands_in_redis(redis_server: RedisServer) -> None:
     """Another server at the address gets no request."""
     async with replicas(redis_server) as (one, two):
-        wrong = two.shared._certificate.client(Certificate("other").der)
+        wrong = two.shared.certificate.client(Certificate("other").der)
         with pytest.raises(DevrouteError, match="not trusted"):
-            await dial(peer_url(one), "", two.shared._links._make_link, tls=wrong)
+            await dial(peer_url(one), "", two.shared.links.make_link, tls=wrong)
 
 
 @pytest.mark.parametrize(("flags", "spans"), [("01", 1), ("00", 0)])

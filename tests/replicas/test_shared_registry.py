@@ -329,7 +329,7 @@ async def test_a_replica_without_a_key_is_known_as_long_as_its_link_is_open(
     async with replicas(redis_server) as (one, two):
         await one.connect(APP)
         await known(two, names=["alice"])
-        await one.shared._tasks.close()
+        await one.shared.tasks.close()
         key = f"{{test}}:replica:{one.shared.id}"
         redis_server.client.delete(key)
         known_one = two.shared.remote.known[one.shared.id]

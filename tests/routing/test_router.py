@@ -252,9 +252,9 @@ async def test_the_cache_of_contracts_is_bounded(desk: Desk) -> None:
     first = desk.route(contract % 0)
     assert desk.route(contract % 0) is first
     most = router.MAX_REMEMBERED_BYTES
-    for number in range(1, most // (router._COST * 6000) + 2):
+    for number in range(1, most // (router.DECISION_COST * 6000) + 2):
         desk.route((contract % number).replace(b", ", b"," + b" " * 6000))
-        assert desk.router._decisions.size <= most
+        assert desk.router.decisions.size <= most
     assert desk.route(contract % 0) is not first
 
 

@@ -76,9 +76,9 @@ class Place:
     runs: list[Run]
 
     async def start(self, *arguments: str, **environment: str) -> Run:
-        return await self._start([sys.executable, "-m", "devroute", *arguments], environment)
+        return await self.start_program([sys.executable, "-m", "devroute", *arguments], environment)
 
-    async def _start(self, command: list[str], environment: dict[str, str]) -> Run:
+    async def start_program(self, command: list[str], environment: dict[str, str]) -> Run:
         process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self.home,
@@ -124,7 +124,7 @@ async def place(
         here = Place("", "", tmp_path, group, [])
         try:
             command = ["node", str(packages.PROVIDER / "server.mjs"), str(packages.folder())]
-            started = await here._start(command, provider)
+            started = await here.start_program(command, provider)
             here.issuer = (await started.until(r"(?m)^(http://\S+)$"))[1]
             proxy = await here.start(
                 *(

@@ -148,18 +148,17 @@ class CannedClient(_Canned):
     """Sends one request at a time; `exchange` returns once its response is complete or the connection has
     ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, http2: bool) -> None:
         super().__init__()
         self._done: asyncio.Future[bytes] | None = None
         self._number = -1
-        self._http2 = False
+        self._http2 = http2
 
     @classmethod
     async def dial(cls, port: int, *, http2: bool = False) -> "CannedClient":
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(cls, "127.0.0.1", port)
+        _, client = await loop.create_connection(lambda: cls(http2=http2), "127.0.0.1", port)
         if http2:
-            client._http2 = True
             client.transport.write(PREFACE + frame(SETTINGS, 0, 0))
             client.transport.write(frame(WINDOW_UPDATE, 0, 0, b"\x3f\0\0\0"))
         return client

@@ -276,22 +276,22 @@ class Bulk(AppStream):
 
     def __init__(self, head_: RequestHead, sink: ResponseSink, size: int) -> None:
         super().__init__(head_, sink)
-        self._left = size
+        self.left = size
         self._running = True
         self._loop = asyncio.get_running_loop()
         sink_head = head(200, size)
         self._loop.call_soon(lambda: (self.sink.on_head(sink_head), self._send()))
 
     def _send(self) -> None:
-        if self.cancelled.is_set() or not self._left:
+        if self.cancelled.is_set() or not self.left:
             return
         if self.paused:
             self._running = False
             return
-        piece = self.PIECE[: self._left]
-        self._left -= len(piece)
+        piece = self.PIECE[: self.left]
+        self.left -= len(piece)
         self.sink.on_data(piece)
-        if self._left:
+        if self.left:
             self._loop.call_soon(self._send)
         else:
             self.sink.on_end([])

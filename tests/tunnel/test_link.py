@@ -369,7 +369,7 @@ async def test_a_paused_stream_delays_no_other_and_holds_one_window() -> None:
             assert len(client.body) == 100_000
         assert stalled.size == 0
         assert app.streams[0].paused
-        assert 8 * WINDOW - app.streams[0]._left <= WINDOW + len(app.streams[0].PIECE)
+        assert 8 * WINDOW - app.streams[0].left <= WINDOW + len(app.streams[0].PIECE)
         stream.resume_response()
         await stalled.done.wait()
         assert stalled.size == 8 * WINDOW
@@ -436,11 +436,10 @@ async def test_over_a_distance_a_window_grows_and_what_it_grew_by_returns_at_the
         client = Client(keep=False)
         request = where.upstream().open(get(b"/%d" % (1_000_000 * WINDOW)), client)
         (proxy_link,) = where.tunnels.links
-        budget = proxy_link._session.windows
+        budget = proxy_link.windows
         assert budget is not None
         await eventually(lambda: budget.left == LINK_GROWTH - MAX_WINDOW + WINDOW, "the window to grow")
-        (stream,) = proxy_link._session.streams.values()
-        assert stream.window == MAX_WINDOW
+        assert request.stream.window == MAX_WINDOW
         request.cancel()
         await eventually(lambda: budget.left == LINK_GROWTH, "what it grew by to return")
         assert client.error is None

@@ -52,18 +52,20 @@ def library_problem() -> str:
 
 
 class Catalogue:
+    """`apps`: those that are asked, by service."""
+
     def __init__(self, services: Iterable[ServiceSpec] = (), files: SchemaFiles = NO_FILES) -> None:
-        self._apps = {spec.service: ReflectedApp(spec) for spec in services}
+        self.apps = {spec.service: ReflectedApp(spec) for spec in services}
         self._files = files
         self._file_schema: Schema | None = None
         self._read_at: tuple[float, ...] = ()
 
     async def serve(self, services: Iterable[ServiceSpec]) -> None:
         """Ask the apps of these services from now on, and no others."""
-        before = self._apps
-        self._apps = {spec.service: before.get(spec.service) or ReflectedApp(spec) for spec in services}
+        before = self.apps
+        self.apps = {spec.service: before.get(spec.service) or ReflectedApp(spec) for spec in services}
         for service, app in before.items():
-            if service not in self._apps:
+            if service not in self.apps:
                 await app.close()
 
     async def load(self) -> None:
@@ -93,7 +95,7 @@ class Catalogue:
             return Found(schema, method, self._files.words)
         if self._files and not trouble:
             trouble = f"This method is not in {self._files.words}. "
-        app = self._apps.get(service)
+        app = self.apps.get(service)
         if app is None:
             found = Found(problem=f"There is no schema: {service} is not served here.{_FILE_REMEDY}")
         else:
@@ -103,11 +105,11 @@ class Catalogue:
     async def learn(self, service: str, found: Found, types: Iterable[str]) -> bool:
         """Ask the app for types that its schema lacks; with none, for all of it again. Whether that was
         done."""
-        app = self._apps.get(service)
+        app = self.apps.get(service)
         return app is not None and found.source == REFLECTION and await app.learn(types)
 
     async def close(self) -> None:
-        for app in self._apps.values():
+        for app in self.apps.values():
             await app.close()
 
 
@@ -117,7 +119,7 @@ _FILE_REMEDY: Final = " Name a descriptor set: --descriptor-set FILE"
 
 
 class ReflectedApp:
-    """What one app's reflection has said so far."""
+    """What one app's reflection has said so far. `files`: its descriptors, by file name."""
 
     def __init__(self, spec: ServiceSpec) -> None:
         self._spec = spec
@@ -125,7 +127,7 @@ class ReflectedApp:
         self._lock = asyncio.Lock()
         self._asked: dict[str, str] = {}  # by symbol: why there is none, or ""
         self._asked_at = 0.0
-        self._files: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {}
         self._schema: Schema | None = None
         self._unsupported = ""
         self._unreachable = ""
@@ -174,7 +176,7 @@ class ReflectedApp:
         self._asked_at = asyncio.get_running_loop().time()
         try:
             authority = str(Address(self._spec.host, self._spec.port))
-            files = await reflect(self._pool, authority, symbol, () if fresh else self._files)
+            files = await reflect(self._pool, authority, symbol, () if fresh else self.files)
         except NotReflected as problem:
             if problem.final:
                 self._unsupported = str(problem)
@@ -184,11 +186,16 @@ class ReflectedApp:
                 self._unreachable = str(problem)
             return str(problem)
         self._unreachable = ""
-        joined = files if fresh else self._files | files
-        self._files = joined if sum(map(len, joined.values())) <= MAX_BYTES else files
-        self._schema = await asyncio.to_thread(Schema, list(self._files.values()))
+        joined = files if fresh else self.files | files
+        self.files = joined if sum(map(len, joined.values())) <= MAX_BYTES else files
+        self._schema = await asyncio.to_thread(Schema, list(self.files.values()))
         self._asked[symbol] = ""
         return ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is open over which the app was asked: until it ends, what it said counts."""
+        return self._pool is not None and self._pool.connected
 
     @property
     def _age(self) -> float:

@@ -79,7 +79,7 @@ def _compiled(protos: Sequence[Path], folders: Sequence[Path]) -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "set.binpb"
         command = [
-            *_compiler(),
+            *find_compiler(),
             *(f"--proto_path={root}" for root in roots),
             "--include_imports",
             f"--descriptor_set_out={made}",
@@ -106,7 +106,7 @@ def _roots(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys([path.parent for path in paths] + [here]))
 
 
-def _compiler() -> list[str]:
+def find_compiler() -> list[str]:
     """Raises ConfigInvalid where there is none. A program in the working directory does not count (Windows
     looks there first): it may have come with the repository."""
     found = shutil.which("protoc")

@@ -53,13 +53,13 @@ class Schema:
         """`files`: FileDescriptorProtos in any order. Those of the well-known types may be missing."""
         self.pool = descriptor_pool.DescriptorPool()
         self.problems: dict[str, str] = {}
-        self._files = {**well_known_files(), **_parsed(files), **well_known_files()}
+        self.files = {**well_known_files(), **_parsed(files), **well_known_files()}
         for file in error_details.files():
-            self._files.setdefault(file.name, file)
+            self.files.setdefault(file.name, file)
         self._done: set[str] = set()
-        imported = {each for file in self._files.values() for each in file.dependency}
-        self.missing = sorted(imported - self._files.keys())
-        for name in self._files:
+        imported = {each for file in self.files.values() for each in file.dependency}
+        self.missing = sorted(imported - self.files.keys())
+        for name in self.files:
             self._add(name)
 
     def _add(self, name: str) -> None:
@@ -68,9 +68,9 @@ class Schema:
         waiting, begun = [name], set[str]()
         while waiting:
             current = waiting.pop()
-            if current in self._done or current not in self._files:
+            if current in self._done or current not in self.files:
                 continue
-            file = self._files[current]
+            file = self.files[current]
             if current not in begun:
                 begun.add(current)
                 waiting += [current, *(each for each in file.dependency if each not in begun)]

@@ -113,7 +113,7 @@ class Api:
 def create_app(control: Control, more: Iterable[web.RouteDef] = ()) -> web.Application:
     """`more`: routes beside the API's own and those of sidecars."""
     api = Api(control)
-    app = web.Application(middlewares=[_errors_as_json], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[errors_as_json], client_max_size=MAX_BODY_BYTES)
     app.router.add_routes(more)
     app.router.add_routes(shared_routes(sidecar_routes(control)))
     app.router.add_get("/api/traces/{id}", api.trace)
@@ -136,7 +136,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The only place of this application where errors become responses."""
     try:
         async with asyncio.timeout(None if request.path in STREAMS else REQUEST_SECONDS):

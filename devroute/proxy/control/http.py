@@ -28,7 +28,7 @@ from devroute.proxy.ports.limits import (
 )
 from devroute.proxy.ports.routes import Handler, Routes
 
-_OPTIONS: Final[dict[str, Any]] = {
+OPTIONS: Final[dict[str, Any]] = {
     "access_log": None,
     "max_field_size": MAX_FIELD_BYTES,
     "max_line_size": MAX_FIELD_BYTES,
@@ -43,7 +43,7 @@ log = structlog.stdlib.get_logger("devroute.control")
 
 def create_runner(app: web.Application) -> web.AppRunner:
     """The application's start and end; `connections` makes its protocols."""
-    return web.AppRunner(app, handle_signals=False, **_OPTIONS)
+    return web.AppRunner(app, handle_signals=False, **OPTIONS)
 
 
 def connections(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
@@ -64,7 +64,7 @@ class _Connection(web.RequestHandler):
     __slots__ = ("_body_left", "_deadline", "_head", "_unframed")
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(server, loop=loop, **_OPTIONS)
+        super().__init__(server, loop=loop, **OPTIONS)
         self._head = b""
         self._body_left = 0
         self._unframed = False

@@ -148,8 +148,8 @@ class PendingComparisons:
         expected = pair is not None and pair.notify is not None
         if pair is not None and pair.real is None:
             pair.real = response
-            self._grow(pair, _size(response.headers) + len(response.body))
-            self._complete(key, pair)
+            self.grow(pair, _size(response.headers) + len(response.body))
+            self.complete(key, pair)
         return expected
 
     def expects(self, key: str) -> bool:
@@ -189,17 +189,17 @@ class PendingComparisons:
         pair.method, pair.target = head.method.decode("latin-1"), head.target.decode("latin-1")
         pair.contract = _CONTRACT in head.wire
         # Room for the laptop's body, too, which arrives piece by piece.
-        self._grow(pair, len(pair.target) + MAX_BODY)
+        self.grow(pair, len(pair.target) + MAX_BODY)
         return LaptopResponseObserver(self, key, pair)
 
-    def _complete(self, key: str, pair: _Pair) -> None:
+    def complete(self, key: str, pair: _Pair) -> None:
         if not self.knows(key, pair):
             return  # expired
         if pair.done and pair.real is not None and pair.notify is not None:
             self._remove(key, pair)
             pair.notify(_as_json(pair, key))
 
-    def _grow(self, pair: _Pair, size: int) -> None:
+    def grow(self, pair: _Pair, size: int) -> None:
         pair.size += size
         self.size += size
 
@@ -249,13 +249,13 @@ class LaptopResponseObserver:
         texts = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in fields]
         pair.laptop.headers += texts[: MAX_FIELDS - len(pair.laptop.headers)]
         if self._comparisons.knows(self._key, pair):
-            self._comparisons._grow(pair, _size(texts))
+            self._comparisons.grow(pair, _size(texts))
 
     def _finish(self) -> None:
         self._pair.done = True
         if self._pair.real is None and self._comparisons.knows(self._key, self._pair):
             self._comparisons.missing(self._key)
-        self._comparisons._complete(self._key, self._pair)
+        self._comparisons.complete(self._key, self._pair)
 
 
 def _size(fields: list[tuple[str, str]]) -> int:

@@ -28,7 +28,7 @@ def find_mask() -> Mask:
     try:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        found: Mask = module._websocket_mask_cython
+        found: Mask = module._websocket_mask_cython  # noqa: SLF001
     except (ImportError, AttributeError):
         return mask_arithmetically
     return found

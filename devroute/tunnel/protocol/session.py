@@ -78,8 +78,8 @@ class Session(Sender):
         self.resets = 0
         self._broken = False
         self._events: list[Event] = []
-        self._held = bytearray()  # an incomplete frame, never DATA's payload
-        self._need = 0  # bytes of _held before parsing on can make sense
+        self.held = bytearray()  # an incomplete frame, never DATA's payload
+        self._need = 0  # bytes of `held` before parsing on can make sense
         self._left = 0  # payload bytes of a DATA frame still to come
         self._left_stream: Stream | None = None
         self._left_end = 0
@@ -153,12 +153,12 @@ class Session(Sender):
     def _parse(self, data: Buffer) -> None:
         """Longer than 40 lines: each frame passes all of them, and calls would cost as much as what they
         do."""
-        held = self._held
+        held = self.held
         if held:
             held += data
             if len(held) < self._need:
                 return
-            self._held = bytearray()
+            self.held = bytearray()
             data = held
         whole = b""
         if type(data) is bytes:
@@ -203,7 +203,7 @@ class Session(Sender):
                 handler(flags, number, payload)
             at = at_next
         if at < size:
-            self._held += data[at:]
+            self.held += data[at:]
             self._need = need
 
     def _on_data(self, flags: int, number: int, length: int, part: bytes) -> None:

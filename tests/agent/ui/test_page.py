@@ -54,7 +54,7 @@ class Terminal:
         self._rest = ""
         while text:
             if found := re.match(r"\x1b\[(\?)?([\d;]*)([A-Za-z])", text):
-                self._control(bool(found[1]), found[2], found[3])
+                self.control(bool(found[1]), found[2], found[3])
                 text = text[found.end() :]
             elif text[0] == "\x1b":
                 self._rest = text  # the sequence is not complete
@@ -63,7 +63,7 @@ class Terminal:
                 self._character(text[0])
                 text = text[1:]
 
-    def _control(self, private: bool, parameters: str, final: str) -> None:
+    def control(self, private: bool, parameters: str, final: str) -> None:
         if private and parameters == "1049":
             self.alternate = final == "h"
         elif private and parameters == "25":
@@ -287,8 +287,8 @@ async def test_lines_are_printed_where_a_page_is_not_wanted(
 async def test_no_color_is_honoured(tmp_path: Path) -> None:
     async with site() as where, up(where, tmp_path, "foo=9", NO_COLOR="1") as running:
         colours: list[str] = []
-        running.terminal._control = (  # type: ignore[method-assign]
-            lambda private, parameters, final, go=running.terminal._control: (  # type: ignore[misc]
+        running.terminal.control = (  # type: ignore[method-assign]
+            lambda private, parameters, final, go=running.terminal.control: (  # type: ignore[misc]
                 colours.append(parameters) if final == "m" else go(private, parameters, final)
             )
         )

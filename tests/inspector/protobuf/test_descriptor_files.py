@@ -68,9 +68,9 @@ def test_without_a_compiler_the_error_says_what_else_there_is(
     compiler.write_text("#!/bin/sh\necho ran\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert descriptor_files._compiler() == [str(compiler)]
+    assert descriptor_files.find_compiler() == [str(compiler)]
     monkeypatch.chdir(tmp_path)  # a compiler that came with a repository
-    assert descriptor_files._compiler()[0] == sys.executable
+    assert descriptor_files.find_compiler()[0] == sys.executable
     monkeypatch.setattr(descriptor_files, "find_spec", lambda name: None)
     with pytest.raises(ConfigInvalid, match="neither protoc nor grpcio-tools") as raised:
         load(SchemaFiles(proto=(grpc_shop.PROTO,)))

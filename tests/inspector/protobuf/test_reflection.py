@@ -40,8 +40,7 @@ class Asking:
 
     @property
     def connected(self) -> bool:
-        pool = self.catalogue._apps["b"]._pool
-        return pool is not None and pool.connected
+        return self.catalogue.apps["b"].connected
 
     async def find(self, path: str = PLACE) -> Found:
         return await self.catalogue.find("b", path)
@@ -114,7 +113,7 @@ async def test_descriptors_of_many_services_are_bounded(monkeypatch: pytest.Monk
     async with serving(answering(service)) as shop, Asking(shop.port) as asking:
         for number in range(10):
             assert (await asking.find(f"/p{number}.S/Call")).method is not None
-        known = asking.catalogue._apps["b"]._files
+        known = asking.catalogue.apps["b"].files
         assert sum(map(len, known.values())) <= 10_000
         assert "p9.proto" in known
         assert "p0.proto" not in known

@@ -310,11 +310,11 @@ def test_names_that_the_library_cannot_read_are_left_out() -> None:
             name="f", number=1, type=FieldDescriptorProto.TYPE_BOOL
         )
         data = message.SerializeToString().replace(b"NAME", name.ljust(4, b"x"))
-        assert Schema([data])._files.keys() == Schema([])._files.keys()
+        assert Schema([data]).files.keys() == Schema([]).files.keys()
     entry = file("entry.proto")
     kind = entry.message_type.add(name="M").nested_type.add(name="E")
     kind.options.map_entry = True
-    assert Schema([entry.SerializeToString()])._files.keys() == Schema([])._files.keys()
+    assert Schema([entry.SerializeToString()]).files.keys() == Schema([]).files.keys()
 
 
 def test_a_long_chain_of_imports_is_no_recursion_and_files_are_bounded() -> None:

@@ -37,9 +37,10 @@ def test_all_that_is_kept_is_bounded() -> None:
     assert len(kept) == MAX_REQUESTS
     assert max(len(str(each["path"])) for each in kept) == MAX_TEXT
     assert max(len(each["hops"]) for each in kept) == MAX_HOPS  # type: ignore[arg-type]
-    assert len(journal._by_trace) <= MAX_REQUESTS
-    journal.receive("unknown", "a", "mesh", 1.0)
-    assert journal.as_json() == kept
+    before = journal.version
+    for trace in ("unknown", *(f"t{number}" for number in range(40, 50))):  # dropped, and not entered again
+        journal.receive(trace, "b", "mesh", 1.0)
+    assert (journal.as_json(), journal.version) == (kept, before)
 
 
 def test_a_trace_is_read_from_its_header() -> None:
