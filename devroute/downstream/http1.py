@@ -206,11 +206,17 @@ class Http1ServerConnection(Downstream):
 
     def upgrade(self) -> None:
         self._reader = CloseBody()
-        if self._buffer:
-            buffer, self._buffer = self._buffer, b""
+        buffer, self._buffer = self._buffer, b""
+        self.resume_reading()  # first, so that a pause of what follows stays
+        if buffer:
             self._receive_body(self._reader, buffer)
 
     # --- the end of an exchange
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of requests that wait for the one before them."""
+        return len(self._buffer)
 
     @property
     def body_pending(self) -> bool:
@@ -248,6 +254,11 @@ class Http1ServerConnection(Downstream):
 
     # --- flow control
 
+    def resume_reading(self) -> None:
+        """Unless more requests are buffered than may be: the end of the exchange before them resumes."""
+        if len(self._buffer) <= MAX_PIPELINED_BYTES:
+            super().resume_reading()
+
     def pause_writing(self) -> None:
         self._writes_paused = True  # no further request is served meanwhile: responses would fill memory
         if self.exchange is not None:
@@ -258,6 +269,7 @@ class Http1ServerConnection(Downstream):
         if self.exchange is not None:
             self.exchange.resume_response()
         elif not self._parsing:
+            self._last_progress = self._context.now
             self.resume_reading()
             self._serve_buffered()
 
@@ -292,7 +304,9 @@ class Http1ServerConnection(Downstream):
     def check(self, now: float) -> None:
         timeouts = self._context.timeouts
         waited = now - self._last_progress
-        if self.exchange is not None:
+        if self.closed:
+            self.check_closing(now, timeouts.idle)
+        elif self.exchange is not None:
             body_due = self._reader is not None and not self._reads_paused and not self.exchange.upgraded
             late = body_due and waited > timeouts.body and not may_be_silent(self.exchange.request.raw)
             self.exchange.check(now, body_late=late)
@@ -301,7 +315,7 @@ class Http1ServerConnection(Downstream):
             or now - self._discard_started > MAX_LINGER_SECONDS
         ):
             self.close()
-        elif self._buffer:
+        elif self._buffer and not self._writes_paused:
             if waited > timeouts.head:
                 message = f"the request's head was not complete after {timeouts.head:g} s"
                 self._reject(RequestTimeout(message))

@@ -74,6 +74,8 @@ class Http2ServerConnection(Http2Connection):
     # --- timeouts, and the end
 
     def check(self, now: float) -> None:
+        if self.closed:
+            self.check_closing(now, self._context.timeouts.idle)
         for stream in list(self.streams.values()):
             if isinstance(stream, ServerStream):
                 stream.check(now)

@@ -23,6 +23,7 @@ from devroute.http.http2.headers import (
 from devroute.http.message import Framing, Headers, InboundRequest, ResponseHead, split_fields
 
 _NONE: Final = Framing.NONE
+_LENGTH: Final = Framing.LENGTH
 _UPGRADE: Final = Framing.UPGRADE
 
 
@@ -161,6 +162,27 @@ class Http2Exchange(Exchange):
         if now - self._active <= self._context.timeouts.body or request.framing is _UPGRADE:
             return False
         return not may_be_silent(request.raw)
+
+    # --- from the client
+
+    def receive_data(self, data: bytes) -> None:
+        request = self.request
+        if request.framing is _LENGTH and self.bytes_in + len(data) > request.length:
+            self._fail_length("longer")
+        else:
+            super().receive_data(data)
+
+    def receive_end(self, trailers: Headers) -> None:
+        request = self.request
+        if request.framing is _LENGTH and self.bytes_in < request.length:
+            self._fail_length("shorter")
+        else:
+            super().receive_end(trailers)
+
+    def _fail_length(self, what: str) -> None:
+        """Over HTTP/1.1 the app would take the next request for the rest of this body."""
+        problem = f"the request's body is {what} than its content-length, {self.request.length} bytes"
+        self.fail(RequestMalformed(problem, hint="RFC 9113 §8.1.1"))
 
     # --- to the client
 

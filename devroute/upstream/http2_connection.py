@@ -27,6 +27,7 @@ from devroute.upstream.interface import NO_SINK, ResponseSink
 KEPT_BYTES: Final = 16 * 1024
 
 _NONE: Final = Framing.NONE
+_LENGTH: Final = Framing.LENGTH
 _UPGRADE: Final = Framing.UPGRADE
 _HEADER_BYTES: Final = 9  # of a frame
 _SETTINGS_TYPE: Final = 4
@@ -54,7 +55,7 @@ class Pool(Protocol):
 class Http2UpstreamStream(Http2Stream):
     """One request; implements UpstreamStream."""
 
-    __slots__ = ("_bodyless", "_head", "_kept", "_kept_end", "_kept_size", "_pool", "done", "sink")
+    __slots__ = ("_head", "_kept", "_kept_end", "_kept_size", "_left", "_pool", "done", "sink")
 
     def __init__(self, pool: Pool, head: RequestHead, sink: ResponseSink) -> None:
         super().__init__()
@@ -62,7 +63,7 @@ class Http2UpstreamStream(Http2Stream):
         self._head = head
         self.sink = sink
         self.done = False  # nothing more is passed to the sink
-        self._bodyless = False
+        self._left = -1  # bytes of the response's body that are to follow, -1 for any number
         self._kept: list[bytes] | None = []  # the request's body, while it may be sent once more
         self._kept_size = 0
         self._kept_end: Headers | None = None
@@ -120,14 +121,19 @@ class Http2UpstreamStream(Http2Stream):
         except UpstreamInvalid as error:
             self.fail(error)
             return
-        self._bodyless = head.framing is _NONE
+        if head.framing is _LENGTH:
+            self._left = head.length
+        elif head.framing is _NONE:
+            self._left = 0
         self.sink.on_head(head)
 
     def consume(self, data: bytes) -> None:
-        if self._bodyless:
-            self.fail(UpstreamInvalid("the response has a body, which its head excludes"))
-        else:
-            self.sink.on_data(data)
+        if self._left >= 0:
+            self._left -= len(data)
+            if self._left < 0:
+                self.fail(UpstreamInvalid("the response has more data than its head announces"))
+                return
+        self.sink.on_data(data)
 
     def receive_trailers(self, fields: Fields) -> None:
         try:
@@ -139,6 +145,9 @@ class Http2UpstreamStream(Http2Stream):
 
     def complete(self, trailers: Headers) -> None:
         if self.done:
+            return
+        if self._left > 0:
+            self.fail(UpstreamInvalid(f"the response ended {self._left} bytes before its content-length"))
             return
         sink = self._finish()
         if self._sent_end:

@@ -5,17 +5,22 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import h2.connection
+import h2.settings
 import pytest
 
 from devroute.downstream.context import CompletedExchange, Timeouts
+from devroute.downstream.http1 import MAX_PIPELINED_BYTES, Http1ServerConnection
 from devroute.downstream.listener import Listener
 from devroute.errors import DevrouteError, LaptopOffline
+from devroute.http.aio.connection import RECEIVE_BYTES
 from devroute.http.message import InboundRequest
 from devroute.routing.route import Route
 from devroute.upstream.circuit_breaker import OPEN_SECONDS
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
-from tests.support.eventually import eventually, quiet
+from tests.support.eventually import PATIENCE_S, eventually, quiet
+from tests.support.h2_peer import fields
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -455,6 +460,107 @@ async def test_responses_to_pipelined_requests_wait_for_a_client_that_does_not_r
             await read_head(reader)
             await reader.readexactly(half)
     assert served == 100
+
+
+async def test_requests_behind_responses_that_are_read_slowly_are_not_late(bench: Bench) -> None:
+    """They are complete: the connection waits for the client to read, not for the rest of a head."""
+    response = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n" + bytes(60_000)
+    bench.handler = answers(*[response] * 200)
+    reader, writer = await bench.dial()
+    writer.transport.pause_reading()
+    writer.write(request(close=False) * 200)
+    await eventually(lambda: bench.exchanges)
+    (connection,) = bench.server.connections
+    assert isinstance(connection, Http1ServerConnection)
+    await eventually(lambda: connection.exchange is None and connection.transport.get_write_buffer_size())
+    await quiet(lambda: len(bench.exchanges))
+    assert connection.buffered
+    bench.server.tick(asyncio.get_running_loop().time() + TIMEOUTS.head + 1)
+    writer.transport.resume_reading()
+    async with asyncio.timeout(PATIENCE_S):
+        for _ in range(200):
+            assert (await read_head(reader)).startswith(b"HTTP/1.1 200 ")
+            await reader.readexactly(60_000)
+
+
+async def test_pipelined_requests_are_buffered_up_to_their_limit(bench: Bench) -> None:
+    bench.handler = answers(*[b"HTTP/1.1 204 No Content\r\n\r\n"] * 1000)
+    wire = request(close=False, fields=b"x-padding: " + b"x" * 50 + b"\r\n")
+    _, writer = await bench.dial()
+    writer.write(wire * 10_000)
+    await eventually(lambda: bench.server.connections)
+    (connection,) = bench.server.connections
+    assert isinstance(connection, Http1ServerConnection)
+    most = 0
+    while len(bench.exchanges) < 500:
+        await asyncio.sleep(0)
+        most = max(most, connection.buffered)
+    connection.abort()
+    await eventually(lambda: not bench.server.connections)
+    assert MAX_PIPELINED_BYTES < most <= MAX_PIPELINED_BYTES + RECEIVE_BYTES
+
+
+async def test_an_upgraded_connection_is_read_on_after_much_early_data(bench: Bench) -> None:
+    early = bytes(MAX_PIPELINED_BYTES + 100_000)
+    switch = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await switch.wait()
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+        await reader.readexactly(len(early))
+        writer.write(await reader.readexactly(5))
+
+    bench.handler = app
+    reader, writer = await bench.dial()
+    writer.write(request(fields=b"connection: upgrade\r\nupgrade: x\r\n", close=False) + early)
+    await eventually(lambda: bench.server.connections)
+    (connection,) = bench.server.connections
+    await eventually(lambda: connection.reads_paused)
+    switch.set()
+    async with asyncio.timeout(PATIENCE_S):
+        assert b" 101 " in await read_head(reader)
+        writer.write(b"later")
+        assert await reader.readexactly(5) == b"later"
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+async def test_a_client_that_never_reads_the_end_of_its_response_is_closed(
+    bench: Bench, version: str
+) -> None:
+    """All of it is written, and the kernel cannot send it: a close alone would wait for that without end."""
+    size = 200 * 1024  # fewer bytes than pause the app
+    bench.handler = answers(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", bench.port))
+    await eventually(lambda: bench.server.connections)
+    (connection,) = bench.server.connections
+    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    if version == "HTTP/2":
+        wire = h2.connection.H2Connection()
+        wire.initiate_connection()
+        wire.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2 * size})
+        wire.increment_flow_control_window(2 * size)
+        wire.send_headers(1, fields(grpc=False, method=b"GET"), end_stream=True)
+        await loop.sock_sendall(sock, wire.data_to_send())
+    else:
+        await loop.sock_sendall(sock, request(close=False))
+    await eventually(lambda: bench.exchanges)
+    (connection,) = bench.server.connections
+    assert connection.transport.get_write_buffer_size()
+    now = loop.time()
+    for wait in (TIMEOUTS.keep_alive + 1, TIMEOUTS.idle - 1):  # closed; not stuck for long enough
+        now += wait
+        bench.server.tick(now)
+        await quiet(lambda: len(bench.server.connections))
+        assert bench.server.connections
+    assert connection.closed
+    bench.server.tick(now + TIMEOUTS.idle + 1)
+    await eventually(lambda: not bench.server.connections)
+    sock.close()
 
 
 async def test_a_slow_head_is_answered_with_408(bench: Bench) -> None:

@@ -528,6 +528,117 @@ async def test_a_malformed_request_gets_its_400_and_no_other_request_suffers(fie
     assert len(app.streams) == 1
 
 
+# --- bodies of another length than their head announces (RFC 9113 §8.1.1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "trailers", "what"),
+    [
+        ([b"12345"], False, "shorter"),
+        ([b"12345"], True, "shorter"),
+        ([b""], True, "shorter"),
+        ([b"123456789012345"], False, "longer"),
+        ([b"123456789", b"012345"], True, "longer"),
+    ],
+)
+async def test_a_request_of_another_length_gets_its_400_and_the_app_never_its_end(
+    pieces: list[bytes], trailers: bool, what: str
+) -> None:
+    """Over HTTP/1.1 the app would take the next request on its connection for the rest of the body."""
+    app = App()
+    async with data_port(app) as port, peer(port.number) as client:
+        other = client.request(end=False, grpc=False)
+        stream = client.request((b"content-length", b"10"), end=False, grpc=False)
+        for piece in pieces[:-1]:
+            client.send(stream, piece)
+        client.send(stream, pieces[-1], end=not trailers)
+        if trailers:
+            client.trailers(stream, (b"x-sum", b"1"))
+        fields, body, _, _ = await client.whole(stream)
+        assert fields[b":status"] == b"400"
+        assert f"is {what} than its content-length, 10 bytes" in json.loads(body)["message"]
+        await asyncio.wait_for(app.streams[1].cancelled.wait(), PATIENCE_S)
+        assert not app.streams[1].ended
+        assert len(app.streams[1].body) <= 10
+        # Another request of the same connection suffers nothing.
+        client.send(other, b"", end=True)
+        await asyncio.wait_for(app.streams[0].complete.wait(), PATIENCE_S)
+        answer(b"hello")(app.streams[0])
+        assert (await client.whole(other))[1] == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("length", "pieces", "trailers"),
+    [
+        (b"5", [b"1234567"], False),
+        (b"5", [b"123", b"4567"], True),
+        (b"5", [b"123"], False),
+        (b"5", [b"123"], True),
+        (b"x", [b"123"], False),
+    ],
+)
+@pytest.mark.parametrize("version", ["HTTP/2", "HTTP/1.1"])
+async def test_a_response_of_another_length_never_looks_complete_and_no_other_one_suffers(
+    length: bytes, pieces: list[bytes], trailers: bool, version: str
+) -> None:
+    async def app(peer: Peer) -> None:
+        other = (await peer.until(h2.events.RequestReceived)).stream_id
+        bad = (await peer.until(h2.events.RequestReceived)).stream_id
+        peer.answer(other)
+        peer.answer(bad, (b"content-length", length))
+        for piece in pieces[:-1]:
+            peer.send(bad, piece)
+        peer.send(bad, pieces[-1], end=not trailers)
+        if trailers:
+            peer.trailers(bad, (b"x-sum", b"1"))
+        peer.send(other, b"hello", end=True)
+        while not peer.ended:
+            await peer.turn()
+
+    async with AsyncExitStack() as stack:
+        number = await stack.enter_async_context(serving(app))
+        port = await stack.enter_async_context(data_port(Http2Pool(Dialer("127.0.0.1", number))))
+        client = await stack.enter_async_context(peer(port.number))
+        other = client.request(grpc=False)
+        await client.until(h2.events.RemoteSettingsChanged)
+        await eventually(lambda: any(each.in_flight for each in port.server.connections))
+        if version == "HTTP/2":
+            stream = client.request(grpc=False)
+            event = await client.until(h2.events.StreamReset, h2.events.StreamEnded, number=stream)
+            if length == b"5":
+                assert isinstance(event, h2.events.StreamReset)
+            else:
+                head = await client.until(h2.events.ResponseReceived, number=stream)
+                assert dict(head.headers)[b":status"] == b"502"  # type: ignore[attr-defined]
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
+            writer.write(b"GET / HTTP/1.1\r\nhost: foo\r\nx-devroute: {}\r\n\r\n")
+            async with asyncio.timeout(PATIENCE_S):
+                if length == b"5":
+                    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):  # noqa: PT012  # either
+                        await reader.readuntil(b"\r\n\r\n")
+                        await reader.readexactly(5)
+                else:
+                    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 502 ")
+            writer.close()
+        assert (await client.whole(other))[1] == b"hello"
+
+
+async def test_a_response_without_a_body_may_have_any_length() -> None:
+    """As a 304 has that of the response to GET (RFC 9110 §8.6)."""
+
+    async def app(peer: Peer) -> None:
+        for status in (b"200", b"304"):
+            stream = (await peer.until(h2.events.RequestReceived)).stream_id
+            peer.wire.send_headers(stream, [(b":status", status), (b"content-length", b"5")])
+            peer.send(stream, b"", end=True)
+
+    async with client_of(app) as client:
+        for method, status in ((b"HEAD", b"200"), (b"GET", b"304")):
+            fields, body, _, _ = await client.whole(client.request(method=method, grpc=False))
+            assert (fields[b":status"], fields[b"content-length"], body) == (status, b"5", b"")
+
+
 async def test_methods_that_are_not_forwarded() -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         stream = client.wire.get_next_available_stream_id()

@@ -126,8 +126,8 @@ class Connection(asyncio.BufferedProtocol):
     """Subclasses implement `received` and `lost`."""
 
     __slots__ = (
-        "_flush_due", "_loop", "_loss", "_out", "_out_bytes", "_reads_paused", "_resuming",
-        "closed", "over_tls", "transport",
+        "_flush_due", "_loop", "_loss", "_out", "_out_bytes", "_reads_paused", "_resuming", "_unsent",
+        "_unsent_since", "closed", "over_tls", "transport",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,6 +139,8 @@ class Connection(asyncio.BufferedProtocol):
         self._resuming = False  # asyncio's TLS will read in the next turn
         self.over_tls = False
         self._loss: Exception | None = None
+        self._unsent = -1  # bytes that a closing connection had still to send at the last look, -1 before it
+        self._unsent_since = 0.0
         self.closed = False
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
 
@@ -273,6 +275,16 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
         self.closed = True
         self._close_transport()
+
+    def check_closing(self, now: float, seconds: float) -> None:
+        """Abort a connection that was closed, but whose peer has taken nothing of the rest for `seconds`. To
+        be called periodically; `now` by any clock."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent = unsent
+            self._unsent_since = now
+        elif now - self._unsent_since > seconds:
+            self.transport.abort()
 
     def _close_transport(self) -> None:
         """Once: at a second close(), asyncio's transport of TLS drops what later calls need."""

@@ -194,12 +194,6 @@ class Http2Protocol(H2Connection):
             or size > self._inbound_flow_control_window_manager.current_window_size
         ):
             return False
-        expected = stream._expected_content_length
-        if expected is not None:
-            total = stream._actual_content_length + size
-            if total > expected or (flags and total < expected):
-                return False
-            stream._actual_content_length = total
         self._inbound_flow_control_window_manager.current_window_size -= size
         stream._inbound_window_manager.current_window_size -= size
         event = DataReceived(stream_id=number, data=payload, flow_controlled_length=size)

@@ -56,8 +56,6 @@ class StreamRecord(H2Stream):
     """The methods raise h2's ProtocolError for a step that the stream's state does not allow."""
 
     request_method: bytes | None = None
-    _expected_content_length: int | None = None
-    _actual_content_length = 0
     _authority = None
 
     def __init__(self, number: int, config: H2Configuration, inbound: int, outbound: int) -> None:
@@ -68,6 +66,12 @@ class StreamRecord(H2Stream):
         self.config = config
 
     # --- received
+
+    def _initialize_content_length(self, headers: object) -> None:
+        """h2 would end the connection for a body of another length. Who reads the body checks it, and ends
+        the stream (RFC 9113 §8.1.1)."""
+
+    def _track_content_length(self, length: int, end_stream: bool) -> None: ...
 
     def head_received(self, fields: Headers, *, ended: bool) -> list[Event]:
         """The events of a request's head, a response's, or trailers."""
@@ -93,8 +97,6 @@ class StreamRecord(H2Stream):
                 return self._received_by_h2(fields, ended)
             states.trailers_received = True
             event = TrailersReceived(stream_id=self.stream_id, headers=fields)
-        if self.request_method == b"HEAD" or b"content-length" in dict(fields):
-            self._initialize_content_length(fields)
         if not ended:
             return [event]
         event.stream_ended = self.end_received()
