@@ -221,7 +221,8 @@ class LinkKeeper:
         try:
             if "links" not in first.welcome.features:
                 raise NotSupported(
-                    "the server knows no change of services", hint="start another devroute up beside this one"
+                    "the server is too old to add or remove services on a running laptop",
+                    hint="start another devroute up beside this one",
                 )
             if (second := await self._second.take()) is not None:
                 await self._give_up(second)

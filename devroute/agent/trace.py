@@ -145,7 +145,7 @@ async def reported(settings: ClientSettings, trace: str) -> tuple[list[Hop], lis
         hops = [_hop(each) for each in listed] if isinstance(listed, list) else []
     except (ValueError, AttributeError):
         raise ServerUnreachable(
-            "the server's response is not understood: does it run another release?"
+            "the server's response is not understood: does the server run another release of devroute?"
         ) from None
     return hops, known
 

@@ -107,7 +107,10 @@ def key_id(token: str, rules: TokenRules) -> str | None:
     """The id of the key that a token names, None if it names none. First checks what needs no key, so that
     keys are not fetched for a token that cannot be valid. Raises TokenInvalid."""
     if len(token) > MAX_TOKEN:
-        raise TokenInvalid(f"the token is longer than {MAX_TOKEN} characters", hint="are there fewer groups?")
+        raise TokenInvalid(
+            f"the token is longer than {MAX_TOKEN} characters",
+            hint="the token lists too many groups: have the issuer put fewer into it",
+        )
     try:
         unverified = _JWS.decode_complete(token, options={"verify_signature": False})
     except (InvalidTokenError, ValueError, RecursionError):

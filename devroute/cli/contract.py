@@ -41,8 +41,8 @@ def save(
 ) -> None:
     """Save a contract under a name, which can be sent in its place.
 
-    A name of your own that is in use gets the new contract. Others may use it; what its targets permit holds
-    for each of them.
+    Saving under a name of your own again replaces its contract. Others may use it within their own
+    permissions.
 
     \b
     Example: devroute contract save checkout '{"b": "alice", "c": "version:v2"}' --ttl 8h

@@ -97,7 +97,7 @@ def _rules_for_tokens(
     if issuer is None:
         for name, value in (("--audience", audience), ("--jwks", jwks)):
             if value is not None:
-                raise typer.BadParameter("needs --issuer, whose tokens it is about", param_hint=name)
+                raise typer.BadParameter("only applies with --issuer", param_hint=name)
         return []
     keys = jwks or f"{issuer.rstrip('/')}/.well-known/jwks.json"
     if not keys.startswith(("https://", "http://")):

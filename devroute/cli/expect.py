@@ -38,7 +38,7 @@ def expect(
 
     Sends GET requests to the URL until each response comes from whom it is expected from. Their contract is
     what is expected, unless --contract is given or DEVROUTE_CONTRACT is set. The exit code is 0, 110 if
-    another one responded until the end of the time, 40 if no one could be asked.
+    another one still responded when the time was up, 40 if neither server nor URL could be reached.
 
     \b
     Example: devroute expect b=alice --timeout 60

@@ -45,7 +45,7 @@ def filter_of_a_scope(
         bool,
         typer.Option(
             "--by-trace-id",
-            help="Give a sent request the contract of the received one with its trace id",
+            help="Pass a contract on by its trace id, for apps that forward nothing else",
         ),
     ] = False,
     carrier: Carried = None,

@@ -70,14 +70,16 @@ Carried = Annotated[
     ),
 ]
 Sampled = Annotated[
-    bool, typer.Option("--sampled", help="Have traces recorded that a contract begins (traceparent)")
+    bool, typer.Option("--sampled", help="Mark the traceparent that devroute adds as sampled")
 ]
 
 
 def carriers_of(carrier: list[str] | None, sampled: bool) -> Carriers:
     """What options say of carriers; the name `none` is for no further ones. Raises ConfigInvalid."""
     if carrier is not None and "none" in carrier[1:] + carrier[:-1]:
-        raise ConfigInvalid("carrier: none stands alone", hint="leave it out, or the others")
+        raise ConfigInvalid(
+            "--carrier none cannot be combined with other carriers", hint="leave it out, or the others"
+        )
     written = carriers.DEFAULT if carrier is None else () if carrier == ["none"] else tuple(carrier)
     return Carriers(tuple(dict.fromkeys(map(str.lower, written))), sampled)
 
@@ -208,7 +210,7 @@ def _installation(
 
 def _registry(url: str | None, networks: list[str]) -> Registry | None:
     if url is None and networks:
-        raise typer.BadParameter("is where --registry is; write both", param_hint="--registry-network")
+        raise typer.BadParameter("only applies with --registry", param_hint="--registry-network")
     return None if url is None else Registry(url, tuple(networks))
 
 

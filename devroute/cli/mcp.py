@@ -39,8 +39,8 @@ def mcp(
 ) -> None:
     """Let a coding agent read what reached this laptop, by the Model Context Protocol (stdio).
 
-    Started by the agent. It reads what the inspector of the running devroute up has recorded, and asks the
-    server with your token. Nothing is sent or changed unless --allow-send is given.
+    The coding agent starts it. It reads what the inspector of the running devroute up has recorded, and asks
+    the server with your token. Nothing is sent or changed unless --allow-send is given.
 
     \b
     Example: devroute mcp

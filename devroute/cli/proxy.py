@@ -28,7 +28,7 @@ def proxy(
     tokens: Annotated[Path | None, option("Token file: who may register laptops", "FILE")] = None,
     contract_keys: Annotated[str | None, option("JWKS: who may sign contracts", "FILE|URL")] = None,
     mesh_egress: Annotated[
-        str | None, option("URL of the proxy's own sidecar, for up --except-status", "URL")
+        str | None, option("URL of the proxy's own sidecar, for --except-status and --reach", "URL")
     ] = None,
     entry_url: EntryUrls = None,
     entry_links: Annotated[bool | None, ENTRY_LINKS] = None,

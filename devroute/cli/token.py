@@ -31,7 +31,7 @@ MAX_TTL: Final = timedelta(days=36_500)
 @token_app.command("new")
 @exits_with_code
 def token_new(
-    name: Annotated[str, argument("Subject of the token, who may register NAME and NAME-*", "NAME")],
+    name: Annotated[str, argument("Subject of the token; it owns the laptop names NAME and NAME--*", "NAME")],
     file: File = DEFAULT_FILE,
     ttl: Annotated[str | None, option("Lifetime of the token; default: unlimited", "30d|12h|90m")] = None,
 ) -> None:

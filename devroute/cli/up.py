@@ -26,7 +26,7 @@ Name = Annotated[
 ]
 ReachDirect = Annotated[
     bool | None,
-    option("Let names outside of the mesh pass it by, at the port for proxies", None, "--reach-direct"),
+    option("At the proxy port, let names outside of the mesh go past it", None, "--reach-direct"),
 ]
 Inspector = Annotated[
     str | None, option("Port of the inspector; default: the first free one from 4040", "PORT|off")
@@ -127,7 +127,7 @@ def up(
     """
     # Longer than 40 lines: one parameter per flag.
     if not wait and is_given(context, "timeout"):
-        raise typer.BadParameter("needs --wait, whose limit it is", param_hint="--timeout")
+        raise typer.BadParameter("only applies with --wait", param_hint="--timeout")
     invocation: Invocation = context.obj
     settings = invocation.settings(agent_settings, context.params | {"command": invocation.command})
     variables = {} if env_from is None else _workload_variables(env_from, settings)

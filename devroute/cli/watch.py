@@ -77,7 +77,9 @@ class Followed:
                 arriving = self._take(event, arriving)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
                 problem = f"{settings.server} sends rows that this release of devroute cannot show"
-                raise ServerUnreachable(problem, hint="is the server of another release?") from None
+                raise ServerUnreachable(
+                    problem, hint="does the server run another release of devroute?"
+                ) from None
             self.connected = True
 
     def _take(self, event: Row, arriving: dict[str, Row] | None) -> dict[str, Row] | None:

@@ -94,7 +94,7 @@ def with_direct(services: Iterable[ServiceSpec], direct: str) -> tuple[ServiceSp
     specs = tuple(services)
     for spec in specs:
         if spec.tls:
-            raise Malformed(f"'{spec.service}' is {spec.place}, but the mesh sends clear text to addresses")
+            raise Malformed(f"'{spec.service}' is {spec.place}, but the mesh sends cleartext to addresses")
     try:
         whole = parse_address(direct)
     except Malformed:

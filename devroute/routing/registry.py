@@ -184,7 +184,7 @@ class Registry:
 
     def too_many(self, subject: str) -> TooManyLinks:
         return TooManyLinks(
-            f"'{subject}' has {self.max_links} laptops online already",
+            f"'{subject}' has {self.max_links} processes online already",
             hint="end one of them; devroute ls shows them",
         )
 

@@ -310,7 +310,7 @@ class Http2UpstreamConnection(Http2Connection):
             self.ready.set_exception(
                 UpstreamInvalid(
                     f"{self._pool.label} closed the connection instead of speaking HTTP/2",
-                    hint="gRPC needs HTTP/2 in clear text: is this the port of the gRPC server, without TLS?",
+                    hint="gRPC needs HTTP/2 in cleartext: is this the port of the gRPC server, without TLS?",
                 )
             )
         vanished = peer_vanished("its host", error)

@@ -71,7 +71,7 @@ def test_it_reads_standard_input_and_leaves_variables_out(
         (("x", "--from", "{}"), "there is no workload 'x'; it has Deployment b in shop"),
         (("b", "--from", "{}", "--container", "y"), "has no container 'y'; it has b"),
         (("b", "--from", "/nowhere.yaml"), "/nowhere.yaml: there is no such file"),
-        (("b", "--from", "{}", "--output", "toml"), "'toml' is none of dotenv, shell, json"),
+        (("b", "--from", "{}", "--output", "toml"), "'toml' is not one of dotenv, shell, json"),
         (("b", "--from", "{}", "--", "no-such-command"), "cannot run 'no-such-command'"),
     ],
 )

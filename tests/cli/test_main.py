@@ -233,7 +233,7 @@ def test_proxy_and_demo_get_their_flags(monkeypatch: pytest.MonkeyPatch) -> None
         ),
         (["trace", "http://a/"], 2, "write -- before the command: devroute trace -- curl http://a/"),
         (["trace", "--", "http://a/"], 20, "hint: devroute trace -- curl http://a/"),
-        (["up", "b=1", "--timeout", "5"], 2, "--timeout: needs --wait, whose limit it is"),
+        (["up", "b=1", "--timeout", "5"], 2, "--timeout: only applies with --wait"),
         (["nonsense"], 2, "No such command"),
         (["contract", "check"], 2, "CONTRACT"),
         (["ls", "--server", "http://127.0.0.1:1"], 40, "http://127.0.0.1:1 cannot be reached"),

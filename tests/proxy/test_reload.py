@@ -203,7 +203,7 @@ async def test_a_policy_s_limits_apply_to_the_next_request_and_end_none(world: W
         second = ("up", service, "--name", "alice--ci")
         where = {"DEVROUTE_SERVER": server, "DEVROUTE_TOKEN": secret}
         async with testbed.command(world.folder, "up-refused", second, where) as refused:
-            await eventually(lambda: "'alice' has 1 laptops online already" in refused.log.read_text())
+            await eventually(lambda: "'alice' has 1 processes online already" in refused.log.read_text())
         await world.policy(OPEN)
         async with testbed.laptop(world.folder, "alice--ci", server, secret, *second[1:]):
             pass

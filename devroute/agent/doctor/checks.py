@@ -131,7 +131,7 @@ class Doctor:
         theirs = str(self._status.get("version"))
         if theirs.split(".")[:2] == __version__.split(".")[:2]:
             return Finding("version", "ok", f"devroute {__version__} here, {theirs} at the server")
-        remedy = f"pip install --upgrade devroute=={theirs}"
+        remedy = f"install devroute {theirs} the way you installed this one (docs/install.md)"
         return Finding("version", "warn", f"devroute {__version__} here, but {theirs} at the server", remedy)
 
     async def _clock(self) -> Finding:

@@ -84,14 +84,13 @@ def check_rules(rules: "Iterable[RuleSettings]", source: str) -> None:
         real = file.resolve()
         if not real.is_relative_to(here):
             raise ConfigInvalid(
-                f"{source}: rules: '{file}' is not in this folder, and a file that comes with a repository"
-                " may have no other sent to callers",
+                f"{source}: rules: '{file}' is not in this folder: rules from a repository may only send"
+                " files below it",
                 hint="copy it here, or write the rule into ~/.config/devroute/config.yaml",
             )
         if any(part.startswith(".") for part in real.relative_to(here).parts):
             raise ConfigInvalid(
-                f"{source}: rules: '{file}' is hidden, and a file that comes with a repository may have no"
-                " hidden file sent to callers",
+                f"{source}: rules: '{file}' is hidden: rules from a repository may not send hidden files",
                 hint="rename it, or write the rule into ~/.config/devroute/config.yaml",
             )
 

@@ -293,7 +293,7 @@ class Http2Protocol(H2Connection):
         if stream_id <= highest:
             raise StreamIDTooLowError(stream_id, highest)
         if stream_id % 2 != int(allowed_ids):
-            raise ProtocolError("an id of a stream that is the other side's")
+            raise ProtocolError("the stream id belongs to the other side")
         stream = StreamRecord(
             stream_id,
             self.config,

@@ -130,7 +130,7 @@ def test_a_direct_address_gives_each_service_its_own_port() -> None:
     ]
     one = with_direct([ServiceSpec.parse("foo=8001")], "192.168.1.12:9001")
     assert one[0].direct == Address("192.168.1.12", 9001)
-    with pytest.raises(Malformed, match="clear text"):
+    with pytest.raises(Malformed, match="cleartext"):
         with_direct([ServiceSpec.parse("foo=https://localhost:8443")], "192.168.1.12")
     assert with_direct([ServiceSpec.parse("foo=8001")], "fd00::1")[0].direct == Address("fd00::1", 8001)
     with pytest.raises(ConfigInvalid, match="write the host only"):
