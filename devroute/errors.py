@@ -1,7 +1,7 @@
 """All errors of devroute. Each class has an HTTP status and a stable code; none does I/O.
 
 Codes are part of the public interface: scripts and dashboards match on them, so they never change meaning.
-Longer than 350 lines: it is one list, and each error has three.
+Longer than 350 lines: it is one list, and each error is a class with a docstring.
 """
 
 from typing import ClassVar
@@ -41,8 +41,8 @@ class DevrouteError(Exception):
             self.service, self.target = service, target
 
     def forget_origin(self) -> None:
-        """Forget where and why it was raised, for one that is kept: its frames refer to who keeps it, a
-        circle that would wait for the garbage collector."""
+        """Drop traceback and context, for an error that is kept: its frames refer back to what keeps it, a
+        reference cycle that would wait for the garbage collector."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
 
     def as_dict(self, request_id: str | None = None) -> dict[str, str | None]:
@@ -342,15 +342,15 @@ class TooManyContracts(DevrouteError, code="too-many-contracts", status=429):
 
 
 class NameTaken(DevrouteError, code="name-taken", status=409):
-    """Another subject, or a newer link, holds this laptop name."""
+    """Another process of the same subject serves one of these services under this name."""
 
 
 class LinkReplaced(DevrouteError, code="link-replaced", status=409):
-    """A newer link of the same subject took this link's name."""
+    """Another process of the same subject, or a newer link of the same process, has this link's services."""
 
 
 class TooManyLinks(DevrouteError, code="too-many-links", status=429):
-    """The subject has as many links as it may have."""
+    """The subject has as many processes online as it may have."""
 
 
 class SubjectBlocked(DevrouteError, code="subject-blocked", status=403):

@@ -1,6 +1,7 @@
 """The names of devroute's own headers, baggage members, cookie, query parameter and metadata namespaces.
 
-routing/SIDECAR.md says who sets each header, who reads it and who removes it. The Lua filters get these names
+Who sets each header, who reads it and who removes it: routing/SIDECAR.md, tunnel/PROTOCOL.md for a
+laptop's link, and replicas/REGISTRY.md for the links between replicas. The Lua filters get these names
 when the manifests are generated. Pure: names only, never values.
 """
 

@@ -17,7 +17,7 @@ from devroute import descriptors
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "sizing.md"
-#: Axes that come after all others: what they start stays online, and processes make requests dearer.
+#: Axes that come after all others: what they start stays online, and processes make requests more expensive.
 STAYING = {"laptops": 1, "processes": 2}
 #: After so many seconds no further point begins.
 LIMIT_S = 420.0

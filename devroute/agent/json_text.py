@@ -1,4 +1,4 @@
-"""JSON that another process has sent. Pure, and without what takes long to import."""
+"""Parses JSON from another process. Pure; imports nothing that is slow to load."""
 
 import json
 from typing import Any

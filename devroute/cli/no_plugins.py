@@ -1,5 +1,6 @@
-"""Pydantic without plugins: to find some, it reads the metadata of all installed packages before it builds
-its first model. That is a twentieth of the start of `devroute up`, most of it the import of what reads them.
+"""Turns off Pydantic's search for plugins, which reads the metadata of all installed packages before the
+first model is built. That is a twentieth of the start of `devroute up`, most of it the import of what
+reads them.
 
 There is no need for any, and one would see every token. Pydantic's PYDANTIC_DISABLE_PLUGINS saves less than
 half of that, and the app of `devroute up` would get it, too. A Pydantic that has no such part, or wants

@@ -184,7 +184,7 @@ class History:
             self._report(f"the inspector's history is not written any more: {error.strerror}")
 
     async def _load(self) -> None:
-        """Restore the captures of before, in turns that leave the event loop to the requests."""
+        """Restore the earlier captures, in turns that leave the event loop to the requests."""
         found: dict[int, tuple[Capture, int]] = {}
         skipped = 0
         lines, self._lines = self._lines, []
@@ -230,7 +230,7 @@ class History:
 async def keeping(
     store: CaptureStore, path: Path, report: Callable[[str], None], redact: Redact
 ) -> AsyncIterator[None]:
-    """Load the captures of before into the store, and keep those to come. `report` gets a line for the user
+    """Load the earlier captures into the store, and keep those to come. `report` gets a line for the user
     where something is in the way."""
     file = HistoryFile(path, store.max_total)
     try:

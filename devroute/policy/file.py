@@ -152,7 +152,7 @@ class LimitsSection(_Section):
     """Limits that override the proxy's settings; None leaves the setting in force.
 
     `in_flight_per_target`: concurrent requests to one target. `in_flight_per_subject`: concurrent requests to
-    all laptops of one subject. `links_per_subject`: laptops of a subject that may be online.
+    all laptops of one subject. `links_per_subject`: processes of a subject that may be online.
     `streams_per_link`: concurrent requests in one tunnel. `reach_per_subject`: concurrent requests and
     connections of all laptops of one subject to what they reach.
     """

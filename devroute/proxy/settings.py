@@ -224,7 +224,7 @@ class ProxySettings(Settings):
     #: Requests in flight to the laptops of one subject, and by one of its tunnels.
     max_in_flight_per_subject: Annotated[int, Field(ge=1)] = 4096
     max_streams_per_link: Annotated[int, Field(ge=1, le=MAX_STREAMS)] = MAX_STREAMS
-    #: Laptops that one subject may have online.
+    #: Processes (`devroute up`) that one subject may have online; one with two links counts once.
     max_links_per_subject: Annotated[int, Field(ge=1)] = 16
     #: Requests and connections that the laptops of one subject have open to what they reach.
     max_reach_per_subject: Annotated[int, Field(ge=1)] = 256

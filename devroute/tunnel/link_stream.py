@@ -79,8 +79,8 @@ class LinkStream(StreamOwner):
         raise NotImplementedError
 
     def settle(self) -> None:
-        """To be called when either half has ended. Once both have: cut the references in a circle, which
-        would wait for the garbage collector, several objects for each request."""
+        """To be called when either half has ended. Once both have: cut the reference cycles, which would
+        wait for the garbage collector, several objects for each request."""
         if self.done and self.stream.closed:
             if self.stream.window > WINDOW:
                 self.link.release_window(self.stream)

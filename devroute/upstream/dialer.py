@@ -63,7 +63,7 @@ class Dialer:
     `unknown` that of names that do not resolve, the same unless it is given.
     Times in seconds. Without `permit` the host is trusted and tried each time: it is the engineer's own app,
     which may be about to start. With `permit` there is a circuit breaker. `tls`: the context for a protocol
-    of ALPN, None for clear text; only without `permit`. `retry_refused`: seconds for which a refused
+    of ALPN, None for cleartext; only without `permit`. `retry_refused`: seconds for which a refused
     connection is tried again, since an app restarts when its source is saved."""
 
     def __init__(

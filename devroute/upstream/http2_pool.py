@@ -1,4 +1,4 @@
-"""Requests over a few shared HTTP/2 connections to one address, in clear text with prior knowledge: for gRPC.
+"""Requests over a few shared HTTP/2 connections to one address, in cleartext with prior knowledge: for gRPC.
 
 The address is judged by the dialer before each connection.
 """

@@ -1,4 +1,4 @@
-"""The upstream of an app on the laptop, by the scheme of its address: HTTP or gRPC, clear text or TLS.
+"""The upstream of an app on the laptop, by the scheme of its address: HTTP or gRPC, cleartext or TLS.
 
 A certificate is verified unless the app is on this machine: there it is self-signed, and no one else can
 listen in between.

@@ -1,6 +1,6 @@
 -- The caller's mesh identity. Taken from its certificate only: a header is what a client can set.
 
--- The identity, and the same as namespace/serviceaccount; nil for a caller without one: one that came in plaintext
+-- The identity, and the same as namespace/serviceaccount; nil for a caller without one: one that came in cleartext
 -- through a listener in PERMISSIVE mode, or whose certificate has more than one URI (SPIFFE X.509-SVID §2).
 --
 -- Whether the certificate was validated cannot be asked: Envoy says no on resumed TLS sessions. Istio's inbound listeners

@@ -70,8 +70,8 @@ _OF_ITS_OWN: Final = {"services", "command", "takeover", "output"}
 
 
 def identity_of(settings: "AgentSettings") -> str:
-    """A digest of all settings but the services, of which nothing can be learned: services with the same one
-    may be served by one process, for the same person at the same server, in the same way."""
+    """A digest of the settings that two processes must share, of which nothing can be learned: services with
+    the same one may be served by one process, for the same person at the same server, in the same way."""
     text = repr((settings.model_dump(exclude=_OF_ITS_OWN), settings.token.get_secret_value()))
     return hashlib.sha256(b"devroute agent\n" + text.encode()).hexdigest()[:32]
 

@@ -2,7 +2,7 @@
 no socket.
 
 `receive` never raises for what a peer sends: a violation becomes the event Broken, and nothing follows it.
-Longer than 350 lines: it has a few for each frame.
+Longer than 350 lines: it has a few functions for each type of frame.
 """
 
 from collections.abc import Callable
