@@ -14,7 +14,7 @@ from devroute.http.grpc import read_status
 from devroute.http.message import Headers, RequestHead, ResponseHead, split_fields
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.rules.upstream import RulesUpstream
 from devroute.tunnel.served_stream import Finished, Observe, OpenRequest
 from devroute.upstream.interface import NO_REQUEST, PassingStream, ResponseSink, Upstream, UpstreamStream
@@ -40,7 +40,7 @@ class OutgoingRequests:
     """
 
     def __init__(
-        self, rules: RuleBook, redact: Redaction, recorder: Recorder | None, observe: Observe
+        self, rules: RuleList, redact: Redaction, recorder: Recorder | None, observe: Observe
     ) -> None:
         self._rules = rules
         self._redact = redact

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute import headers
-from devroute.agent.reach.chain import Carried, ContractChain
+from devroute.agent.reach.contract_by_trace import Carried, ContractsByTrace
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.contract.trace_id import without_trace
 from devroute.errors import (
@@ -46,7 +46,7 @@ class RewritingUpstream:
         self,
         to: MeshPort,
         way: Upstream,
-        chain: ContractChain,
+        contracts: ContractsByTrace,
         own: Callable[[], bytes | None],
         failed: Callable[[str, DevrouteError], None],
     ) -> None:
@@ -54,7 +54,7 @@ class RewritingUpstream:
         self._failed = failed
         self._authority = to.authority.encode()
         self._way = way
-        self._chain = chain
+        self._contracts = contracts
         self._own = own
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
@@ -75,7 +75,7 @@ class RewritingUpstream:
                 baggage = b"%b,%b" % (baggage, value) if baggage else value
             elif name in _PASSED:
                 given.setdefault(name, value)
-        carried = self._chain.find(wire)
+        carried = self._contracts.find(wire)
         if carried is None and (own := self._own()) is not None:
             carried = Carried(((_CONTRACT, own),), ())
         lines, baggage = _merged(wire, given, baggage, carried)

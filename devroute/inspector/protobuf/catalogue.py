@@ -12,7 +12,7 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Address
 from devroute.errors import ConfigInvalid
 from devroute.inspector.protobuf.schema_files import NO_FILES, SchemaFiles
-from devroute.upstream.late_http2 import load_http2
+from devroute.upstream.lazy_http2 import load_http2
 from devroute.upstream.local_app import local_http2
 
 if TYPE_CHECKING:  # they need the library `protobuf`, and h2

@@ -9,7 +9,7 @@ from devroute.upstream.negotiating import NegotiatingUpstream
 from devroute.upstream.tcp import TcpUpstream
 
 
-def past_the_mesh(to: MeshPort) -> App:
+def app_outside_mesh(to: MeshPort) -> App:
     """To one host and port."""
     dialer = Dialer(to.host, to.port)
     return TcpUpstream(to.address, dialer) if to.tcp else NegotiatingUpstream(dialer)
