@@ -27,7 +27,7 @@ _CONTRACT: Final = headers.CONTRACT.encode()
 #: The fields that are read or written, and all of devroute's own.
 _LINES: Final = re.compile(rb"\r\n(host|baggage|x-devroute[^:]*):[ \t]*([^\r]*)", re.IGNORECASE)
 #: Those of devroute's fields that a program may send: what a caller may send into the mesh at all. All others
-#: are said by sidecars and proxies, which are believed.
+#: come from sidecars and proxies only, which are trusted.
 _PASSED: Final = frozenset(name.encode() for name in (headers.CONTRACT, headers.VIA, headers.TRACE))
 #: What of a response is otherwise for the next proxy alone.
 _SHOWN: Final = re.compile(rb"(?:%b|%b):" % (headers.RESULT.encode(), headers.REASON.encode()), re.IGNORECASE)

@@ -117,7 +117,7 @@ _FILE_REMEDY: Final = " Name a descriptor set: --descriptor-set FILE"
 
 
 class ReflectedApp:
-    """What one app's reflection has said so far."""
+    """What one app's reflection has reported so far."""
 
     def __init__(self, spec: ServiceSpec) -> None:
         self._spec = spec
