@@ -186,7 +186,7 @@ def test_any_in_any_and_large_messages_are_bounded() -> None:
         (None, "$: expected an object (shop.Order), not null"),
     ],
 )
-def test_what_is_wrong_is_said_with_place_and_expected_type(document: Any, message: str) -> None:
+def test_an_error_names_place_and_expected_type(document: Any, message: str) -> None:
     with pytest.raises(RequestMalformed) as raised:
         parse_document(SCHEMA, ORDER, document)
     assert raised.value.message.startswith(message)

@@ -233,7 +233,7 @@ async def test_the_api_needs_a_token_and_lists_the_laptops_that_are_online(serve
         assert status["you_may_reach"] == []
 
 
-async def test_how_to_log_in_is_said_to_everyone_and_only_where_there_is_a_client(server: Server) -> None:
+async def test_how_to_log_in_is_public_and_only_where_there_is_a_client(server: Server) -> None:
     status, text, _ = await server.get("/api/login")
     assert (status, json.loads(text)["code"]) == (404, "not-found")
     issuer = {"oidc_issuer": "https://id.example", "oidc_audience": "devroute"}
