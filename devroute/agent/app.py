@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from devroute.agent.app_advice import AppAdvisor
 from devroute.agent.app_upstreams import app_upstreams
 from devroute.agent.app_watch import START_SECONDS, AppWatch
-from devroute.agent.controlled import ControlledAgent
+from devroute.agent.controlled_agent import ControlledAgent
 from devroute.agent.finished_requests import FinishedRequests
 from devroute.agent.inspection import captures_for, inspection_of, metrics_of
 from devroute.agent.link_keeper import LinkKeeper, first_result
@@ -38,7 +38,7 @@ from devroute.inspector.port import taken_as_configured
 from devroute.inspector.recorder import App, Recorder
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.state import InspectorState
 from devroute.platforms import INTERRUPTED, freeze_heap, handle_signals, typed_keys
 from devroute.routing.shadow.notifier import COMPARISON_SERVICE
@@ -110,7 +110,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         captures = captures_for(settings, self._redaction, self._loop)
         recorder = self.recorder = None if captures is None else Recorder(captures, self._loop)
-        self._rules = RuleBook(settings.rules)
+        self._rules = RuleList(settings.rules)
         self.rule_switch = RuleSwitch(self._rules, reporter)
         around = app_upstreams(settings, self._rules, self._redaction, recorder)
         self.services = Services(settings.services, around, lambda *change: self.controlled.changed(*change))

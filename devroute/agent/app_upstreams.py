@@ -1,4 +1,4 @@
-"""The upstreams of the laptop's apps, and what stands around each: recorder, rules, rewriting of Host."""
+"""The upstreams of the laptop's apps, and what wraps each: recorder, rules, rewriting of Host."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,13 @@ from devroute.agent.settings import AgentSettings
 from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.rules.upstream import RulesUpstream
 from devroute.upstream.local_app import local_app
 
 
 def app_upstreams(
-    settings: AgentSettings, rules: RuleBook, redact: Redaction, recorder: Recorder | None
+    settings: AgentSettings, rules: RuleList, redact: Redaction, recorder: Recorder | None
 ) -> Callable[[ServiceSpec], App]:
     """What makes that of a service. `recorder`: None where there is no inspector, and so no rules beside the
     settings' own."""

@@ -10,7 +10,7 @@ from devroute.inspector.inspection import About, Inspection, Replay
 from devroute.inspector.protobuf.catalogue import Catalogue
 from devroute.inspector.protobuf.decoder import decoder
 from devroute.inspector.redaction import Redaction
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.store import CaptureStore
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def inspection_of(
     replay: Replay,
     about: About,
     settings: AgentSettings,
-    rules: RuleBook,
+    rules: RuleList,
 ) -> Inspection | None:
     """None if there is no inspector."""
     if captures is None:

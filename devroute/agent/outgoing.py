@@ -1,5 +1,5 @@
-"""What sees the requests that programs on this laptop send to services of the mesh: the inspector's recorder,
-the laptop's rules, and the terminal. Never sends one: that is the upstream that it is put around.
+"""Observers of the requests that programs on this laptop send to services of the mesh: the inspector's
+recorder, the laptop's rules, and the terminal. Sends none itself: that is the upstream that it wraps.
 
 From the sender inwards: the terminal's line, recorder, rules, and the upstream. So a capture shows what a
 rule did, and a rule may respond before anything leaves the laptop.
@@ -14,7 +14,7 @@ from devroute.http.grpc import read_status
 from devroute.http.message import Headers, RequestHead, ResponseHead, split_fields
 from devroute.inspector.recorder import App, Recorder, RecordingUpstream
 from devroute.inspector.redaction import Redaction
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.rules.upstream import RulesUpstream
 from devroute.tunnel.served_stream import Finished, Observe, OpenRequest
 from devroute.upstream.interface import NO_REQUEST, PassingStream, ResponseSink, Upstream, UpstreamStream
@@ -40,7 +40,7 @@ class OutgoingRequests:
     """
 
     def __init__(
-        self, rules: RuleBook, redact: Redaction, recorder: Recorder | None, observe: Observe
+        self, rules: RuleList, redact: Redaction, recorder: Recorder | None, observe: Observe
     ) -> None:
         self._rules = rules
         self._redact = redact

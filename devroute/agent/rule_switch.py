@@ -3,7 +3,7 @@
 from typing import Final
 
 from devroute.agent.ui.reporter import Reporter
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 
 #: The key of the terminal's page; the inspector's page has the same.
 KEY: Final = "o"
@@ -12,22 +12,22 @@ KEY: Final = "o"
 class RuleSwitch:
     """Reports how many rules are on, at `start` and after each change."""
 
-    def __init__(self, book: RuleBook, reporter: Reporter) -> None:
-        self._book = book
+    def __init__(self, rules: RuleList, reporter: Reporter) -> None:
+        self._rules = rules
         self._reporter = reporter
         self._shown = (True, 0, 0)
 
     def start(self) -> None:
-        self._book.subscribe(self._report)
+        self._rules.subscribe(self._report)
         self._report()
 
     def typed(self, text: str) -> None:
-        if KEY in text.lower() and self._book.rules:
-            self._book.switch(not self._book.on)
+        if KEY in text.lower() and self._rules.rules:
+            self._rules.switch(not self._rules.on)
 
     def _report(self) -> None:
-        book = self._book
-        now = (book.on, book.active, len(book.rules))
+        rules = self._rules
+        now = (rules.on, rules.active, len(rules.rules))
         if now != self._shown:
             self._shown = now
-            self._reporter.rules(book.on, book.active, [each.label for each in book.rules if each.enabled])
+            self._reporter.rules(rules.on, rules.active, [each.label for each in rules.rules if each.enabled])

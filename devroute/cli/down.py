@@ -43,8 +43,8 @@ def down(
         gone = stop(each, timeout)
         (ended if gone else left).append(each)
         if not as_json:
-            said = "has ended" if gone else f"has not ended within {timeout:g} s"
-            typer.echo(f"{each.name} {said} (process {each.pid}, {each.server})")
+            state = "has ended" if gone else f"has not ended within {timeout:g} s"
+            typer.echo(f"{each.name} {state} (process {each.pid}, {each.server})")
     if as_json:
         print_json({"ended": _listed(ended), "left": _listed(left)})
     elif not found:

@@ -21,13 +21,13 @@ from devroute.cli.config.names import ENV_PREFIX
 from devroute.cli.exit_codes import FAILURE
 from devroute.cli.help import main_commands
 from devroute.cli.invocation import Invocation
-from devroute.cli.late_types import convert_late
+from devroute.cli.lazy_types import convert_lazily
 from devroute.cli.no_plugins import without_plugins
 from devroute.platforms import INTERRUPTED
 
 # Typer's add_completion does the same, and adds two flags beside our command.
 completion_init()
-convert_late()
+convert_lazily()
 without_plugins()
 
 

@@ -20,7 +20,7 @@ from devroute.errors import ConfigInvalid
 from devroute.quoting import quote
 
 if TYPE_CHECKING:
-    from devroute.inspector.regression import ReplayOutcome
+    from devroute.inspector.regression import EntryResult
 
 #: Larger files are refused: they are read into memory as a whole.
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
@@ -79,23 +79,23 @@ def replay(
         concurrency=concurrency or (4 if methods is None else 1),
     )
     entries = har_reader.read(_read(file))
-    outcomes = asyncio.run(regression.run(entries, plan, (lambda _: None) if as_json else _print_outcome))
-    verdicts = Counter(each.verdict for each in outcomes)
-    counts = {name: verdicts[name] for name in get_args(regression.Verdict)}
+    results = asyncio.run(regression.run(entries, plan, (lambda _: None) if as_json else _print_result))
+    totals = Counter(each.outcome for each in results)
+    counts = {name: totals[name] for name in get_args(regression.Outcome)}
     if as_json:
         print_json(
             {
                 "file": str(file),
                 "dry_run": dry_run,
                 **counts,
-                "entries": [each.as_dict() for each in outcomes],
+                "entries": [each.as_dict() for each in results],
             }
         )
     else:
         typer.echo(", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no entries")
     # Longer than 40 lines: one parameter per flag.
-    if counts["skipped"] == len(outcomes):
-        why = f"of the first entry: {outcomes[0].reason}" if outcomes else "the file has no entries"
+    if counts["skipped"] == len(results):
+        why = f"of the first entry: {results[0].reason}" if results else "the file has no entries"
         raise ConfigInvalid(f"{file}: none of its requests was replayed", hint=why)
     return FAILURE if counts["different"] or counts["failed"] else 0
 
@@ -156,21 +156,21 @@ def _headers(texts: Sequence[str]) -> list[tuple[str, str]]:
     return fields
 
 
-# --- showing the outcomes
+# --- showing the results
 
 
-def _print_outcome(outcome: "ReplayOutcome") -> None:
-    line = f"{outcome.verdict:<9}  {outcome.method} {cell(outcome.target)}"
-    if outcome.status is not None:
-        line += f"  {outcome.status}"
-    if outcome.ms is not None:
-        line += f"  {outcome.ms:g} ms"
-    if outcome.reason:
-        line += f"  ({cell(outcome.reason)})"
-    if outcome.verdict in ("different", "failed", "ready") and outcome.without:
-        line += f"  sent without {cell(list(outcome.without))}, redacted in the file"
+def _print_result(result: "EntryResult") -> None:
+    line = f"{result.outcome:<9}  {result.method} {cell(result.target)}"
+    if result.status is not None:
+        line += f"  {result.status}"
+    if result.ms is not None:
+        line += f"  {result.ms:g} ms"
+    if result.reason:
+        line += f"  ({cell(result.reason)})"
+    if result.outcome in ("different", "failed", "ready") and result.without:
+        line += f"  sent without {cell(list(result.without))}, redacted in the file"
     typer.echo(line)
-    for where, recorded, now in outcome.differences:
+    for where, recorded, now in result.differences:
         typer.echo(f"             {cell(where)}: {_side(recorded)} -> {_side(now)}")
 
 

@@ -23,7 +23,7 @@ from devroute.http.http1.request import (
     parse_request_head,
     without_empty_lines,
 )
-from devroute.http.http2.headers import may_be_silent
+from devroute.http.http2.headers import may_be_idle
 from devroute.http.http2.protocol import PREFACE
 from devroute.http.message import Framing, InboundRequest
 
@@ -308,7 +308,7 @@ class Http1ServerConnection(Downstream):
             self.check_closing(now, timeouts.idle)
         elif self.exchange is not None:
             body_due = self._reader is not None and not self._reads_paused and not self.exchange.upgraded
-            late = body_due and waited > timeouts.body and not may_be_silent(self.exchange.request.raw)
+            late = body_due and waited > timeouts.body and not may_be_idle(self.exchange.request.raw)
             self.exchange.check(now, body_late=late)
         elif (self._lingering or self._reader is not None) and (
             waited > (LINGER_SECONDS if self._lingering else timeouts.body)

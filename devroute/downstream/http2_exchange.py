@@ -15,7 +15,7 @@ from devroute.http.grpc import status_trailers, timeout_of
 from devroute.http.http2.headers import (
     Fields,
     is_grpc,
-    may_be_silent,
+    may_be_idle,
     read_trailers,
     write_response,
     write_trailers,
@@ -157,11 +157,11 @@ class Http2Exchange(Exchange):
         super()._complete()
 
     def body_late(self, now: float) -> bool:
-        """Whether the request's body makes no progress; a stream of messages may be silent for any time."""
+        """Whether the request's body makes no progress; a stream of messages may be idle for any time."""
         request = self.request
         if now - self._active <= self._context.timeouts.body or request.framing is _UPGRADE:
             return False
-        return not may_be_silent(request.raw)
+        return not may_be_idle(request.raw)
 
     # --- from the client
 

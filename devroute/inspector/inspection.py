@@ -7,7 +7,7 @@ from typing import Any
 from devroute.errors import NotFound
 from devroute.inspector.capture import Capture
 from devroute.inspector.protobuf.decoder import Decoder, decoder
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.store import CaptureStore
 
 
@@ -54,7 +54,7 @@ class Inspection:
     replay: Replay
     about: About
     decoder: Decoder = field(default_factory=decoder)
-    rules: RuleBook = field(default_factory=RuleBook)
+    rules: RuleList = field(default_factory=RuleList)
     metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
 
     async def shown(self, number: str) -> Capture:

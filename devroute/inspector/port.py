@@ -1,5 +1,5 @@
 """The inspector's port on loopback, which is taken before anything is served there: `devroute up` shows the
-link when it is online, and what serves it is loaded for the first browser (pages/late.py).
+link when it is online, and what serves it is loaded for the first browser (pages/lazy_server.py).
 """
 
 import socket
@@ -11,7 +11,7 @@ from devroute.errors import ConfigInvalid, DevrouteError
 from devroute.inspector.access import AccessControl
 from devroute.inspector.inspection import Inspection
 from devroute.inspector.state import InspectorState
-from devroute.pages.late import LateServer
+from devroute.pages.lazy_server import LazyServer
 from devroute.platforms import listen
 
 HOST: Final = "127.0.0.1"
@@ -45,7 +45,7 @@ class InspectorPort:
         self.access = AccessControl(0, renewed, state.secret())
         listening = _listen(state.ports(range(PORT, PORT + PORTS)) if port is None else [port])
         self.access.port = listening.getsockname()[1]
-        self._server = LateServer(
+        self._server = LazyServer(
             listening,
             "devroute.inspector.server",
             lambda server: server.create_runner(inspection, self.access),

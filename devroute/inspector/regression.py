@@ -30,7 +30,7 @@ MAX_RESPONSES_BYTES: Final = 3 * MAX_CONCURRENCY * MAX_RESPONSE_BYTES
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 
 #: "ready": of a dry run, would be sent.
-Verdict = Literal["same", "different", "failed", "skipped", "ready"]
+Outcome = Literal["same", "different", "failed", "skipped", "ready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ReplayPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayOutcome:
+class EntryResult:
     """The result of one entry. `reason`: why it failed or was skipped. `without`: parts of the recorded
     request that were redacted, and therefore not sent."""
 
@@ -56,7 +56,7 @@ class ReplayOutcome:
     service: str
     method: str
     target: str
-    verdict: Verdict
+    outcome: Outcome
     reason: str = ""
     recorded_status: int | None = None
     status: int | None = None
@@ -71,9 +71,9 @@ class ReplayOutcome:
 
 
 async def run(
-    entries: Iterable[Capture | Unreadable], plan: ReplayPlan, report: Callable[[ReplayOutcome], None]
-) -> list[ReplayOutcome]:
-    """Replay all entries, `plan.concurrency` at a time. `report` gets the outcomes in the entries' order."""
+    entries: Iterable[Capture | Unreadable], plan: ReplayPlan, report: Callable[[EntryResult], None]
+) -> list[EntryResult]:
+    """Replay all entries, `plan.concurrency` at a time. `report` gets the results in the entries' order."""
     player = _Player(plan)
     try:
         return await player.play(list(entries), report)
@@ -96,38 +96,38 @@ class _Player:
             await app.close()
 
     async def play(
-        self, entries: list[Capture | Unreadable], report: Callable[[ReplayOutcome], None]
-    ) -> list[ReplayOutcome]:
-        outcomes: list[ReplayOutcome | None] = [None] * len(entries)
+        self, entries: list[Capture | Unreadable], report: Callable[[EntryResult], None]
+    ) -> list[EntryResult]:
+        results: list[EntryResult | None] = [None] * len(entries)
         left = iter(enumerate(entries))
         reported = 0
 
         async def work() -> None:
             nonlocal reported
             for index, entry in left:  # shared by the workers
-                outcomes[index] = await self._outcome(index + 1, entry)
-                while reported < len(outcomes) and (outcome := outcomes[reported]) is not None:
-                    report(outcome)
+                results[index] = await self._result(index + 1, entry)
+                while reported < len(results) and (result := results[reported]) is not None:
+                    report(result)
                     reported += 1
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._plan.concurrency, len(entries))):
                 group.create_task(work())
-        return [outcome for outcome in outcomes if outcome is not None]
+        return [result for result in results if result is not None]
 
-    async def _outcome(self, number: int, entry: Capture | Unreadable) -> ReplayOutcome:
+    async def _result(self, number: int, entry: Capture | Unreadable) -> EntryResult:
         if isinstance(entry, Unreadable):
-            return ReplayOutcome(number, "", entry.method, entry.url, "skipped", entry.reason)
+            return EntryResult(number, "", entry.method, entry.url, "skipped", entry.reason)
         about = (number, entry.service, entry.method, entry.target)
         try:
             app = self._app_for(entry)
             edits = self._edits(entry)
             if self._plan.dry_run:
                 without = replay_request(entry, edits).without
-                return ReplayOutcome(*about, "ready", "", entry.status, without=without)
+                return EntryResult(*about, "ready", "", entry.status, without=without)
             replay = Replay(app, entry, edits)
         except DevrouteError as error:
-            return ReplayOutcome(*about, "skipped", error.message)
+            return EntryResult(*about, "skipped", error.message)
         played, late = replay.capture, False
         try:
             async with asyncio.timeout(self._plan.timeout):
@@ -138,7 +138,7 @@ class _Player:
         self._recorder.flush()
         self._store.drop(played)
         ms = None if late or played.duration is None else round(played.duration * 1000, 1)
-        verdict: Verdict = "failed"
+        outcome: Outcome = "failed"
         reason, found = "", list[Difference]()
         if late:
             reason = f"no complete response within {self._plan.timeout:g} s"
@@ -146,8 +146,8 @@ class _Player:
             reason = f"{played.error[0]}: {played.error[1]}"
         else:
             found = differences(_recorded(entry), response_of(played), self._plan.rules)
-            verdict = "different" if found else "same"
-        return ReplayOutcome(*about, verdict, reason, entry.status, played.status, ms, found, replay.without)
+            outcome = "different" if found else "same"
+        return EntryResult(*about, outcome, reason, entry.status, played.status, ms, found, replay.without)
 
     def _app_for(self, entry: Capture) -> RecordingUpstream:
         """The app for an entry's request. Raises NotReplayable if it has to be skipped."""

@@ -28,7 +28,7 @@ from devroute.http.message import HeadLimits
 from devroute.log import configure
 from devroute.metrics import table
 from devroute.metrics.table import Metric
-from devroute.pages.late import LateProtocols
+from devroute.pages.lazy_server import LazyProtocols
 from devroute.platforms import freeze_heap, handle_signals, loop_factory, stop_listening
 from devroute.proxy import admin
 from devroute.proxy.control.control import Control
@@ -71,7 +71,7 @@ METRICS_TICKS: Final = 1200
 LAG_TICKS: Final = 60
 
 #: The module that serves the API and the team's page, loaded for its first client.
-PEOPLE: Final = "devroute.proxy.people"
+AIOHTTP_APP: Final = "devroute.proxy.aiohttp_app"
 
 log = structlog.stdlib.get_logger("devroute.proxy")
 
@@ -155,13 +155,13 @@ class Proxy:
         )
         self._dashboard.join(self.replication.peers, self.replication.count)
         control = self._create_control(reported)
-        self._people = LateProtocols(
-            PEOPLE,
-            lambda people: people.create_runner(control, self._dashboard),
-            lambda people, runner: people.connections(runner),
+        self._aiohttp = LazyProtocols(
+            AIOHTTP_APP,
+            lambda module: module.create_runner(control, self._dashboard),
+            lambda module, runner: module.connections(runner),
         )
         self._control_listener = ControlListener(
-            http=self._people, tunnels=self._tunnels, routes=sidecar_routes(control)
+            http=self._aiohttp, tunnels=self._tunnels, routes=sidecar_routes(control)
         )
         self._tls: TlsListener | None = None
         self._admin = Port(admin.admin_routes(self._metrics, self._readiness))
@@ -266,7 +266,7 @@ class Proxy:
         for mesh in (self._mesh, self._reach_mesh):
             if mesh is not None:
                 await mesh.close()
-        await self._people.close()
+        await self._aiohttp.close()
         await self._admin.close()
         await self.telemetry.stop()
         log.info("proxy.stopped")

@@ -35,7 +35,7 @@ TEAM: Final = b"/team/"
 
 #: Seconds without a byte after which another replica is preferred, if the laptop has a link there, too: links
 #: between replicas are pinged once a second (node_links.py).
-SILENT_SECONDS: Final = 1.5
+IDLE_SECONDS: Final = 1.5
 #: Seconds beyond what the owner may take, for the way to it.
 MARGIN_SECONDS: Final = 0.1
 
@@ -59,9 +59,9 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        """Whether requests can be forwarded to it, as far as is known: a link that is open may be silent."""
+        """Whether requests can be forwarded to it, as far as is known: a link that is open may be idle."""
         link = self.link
-        return link is not None and not self.dead and link.heartbeat.idle < SILENT_SECONDS
+        return link is not None and not self.dead and link.heartbeat.idle < IDLE_SECONDS
 
     def unreachable(self) -> TargetUnreachable:
         return TargetUnreachable(
@@ -113,7 +113,7 @@ class NodeUpstream:
 
 
 class NodeLink:
-    """A laptop's link that ends at another replica; implements devroute.routing.registration.Link."""
+    """A laptop's link that ends at another replica; implements devroute.routing.registration.LaptopLink."""
 
     __slots__ = ("_generation", "_name", "node")
 

@@ -88,7 +88,7 @@ _Time = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 
 
 class ProcessRecord(_Record):
-    """A process of a laptop, with what its HELLO said."""
+    """A process of a laptop, with its HELLO."""
 
     subject: Annotated[str, AfterValidator(check_subject)]
     generation: Annotated[int, Field(ge=0, lt=1 << 62)]

@@ -33,7 +33,7 @@ class Known:
         self.missing_since: float | None = None
         self.values: dict[str, bytes] = {}
         self.processes: dict[str, list[Registration]] = {}
-        self.unreadable = False  # said once
+        self.unreadable = False  # logged once
 
 
 class RemoteLaptops:

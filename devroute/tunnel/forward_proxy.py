@@ -104,7 +104,7 @@ class ForwardProxy:
             raise ServerUnreachable(f"the proxy {self} does not speak HTTP", hint=HINT)
         if status[1].startswith(b"2"):
             return
-        said = printable(b" ".join(part for part in status.groups() if part).decode("latin-1"))
+        status_line = printable(b" ".join(part for part in status.groups() if part).decode("latin-1"))
         if status[1] == b"407" or (status[1] == b"401" and self.authorization):  # as tinyproxy does
             offered = re.findall(rb"\r\nproxy-authenticate:[ \t]*([^\s,]+)", response, re.IGNORECASE)
             schemes = printable(", ".join(each.decode("latin-1") for each in offered) or "none")
@@ -112,9 +112,11 @@ class ForwardProxy:
             hint = "write them into the proxy's URL: http://USER:PASSWORD@HOST:PORT"
             if offered and not any(each.lower() == b"basic" for each in offered):
                 hint = "devroute knows Basic only: put a local proxy in between that knows these, such as px"
-            raise ServerUnreachable(f"the proxy {self} {problem} ({said}; it offers {schemes})", hint=hint)
+            raise ServerUnreachable(
+                f"the proxy {self} {problem} ({status_line}; it offers {schemes})", hint=hint
+            )
         raise ServerUnreachable(
-            f"the proxy {self} does not connect to {target}: {said}",
+            f"the proxy {self} does not connect to {target}: {status_line}",
             hint="the proxy's owner has to permit it, or NO_PROXY has to name the server",
         )
 

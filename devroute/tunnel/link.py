@@ -293,7 +293,7 @@ class Link(Connection):
 
     @property
     def left(self) -> bool:
-        """Whether the peer has said that it ends."""
+        """Whether the peer has announced that it ends."""
         return self.goaway is not None and self.goaway.code == "leaving"
 
     # --- the end

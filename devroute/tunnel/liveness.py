@@ -1,5 +1,5 @@
-"""Whether the other end of a link still responds: a PING after a time without bytes, an error after a longer
-one.
+"""Checks whether the other end of a link still responds: a PING after a time without bytes, an error after a
+longer one.
 
 Owns the link's liveness timer and its outstanding ping. Neither writes nor closes: the link does both.
 """
@@ -123,7 +123,7 @@ class Heartbeat:
     def _check(self) -> None:
         idle = self.idle
         if idle >= self._limits.dead_after:
-            self._dead(f"the tunnel has been silent for {idle:.0f} s")
+            self._dead(f"the tunnel has been idle for {idle:.0f} s")
             return
         if not self.ping_outstanding and self._loop.time() >= self._ping_due:
             self.ping_outstanding = True

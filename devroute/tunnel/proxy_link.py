@@ -10,7 +10,7 @@ from devroute.http.message import RequestHead
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.opened_stream import OpenedStream, SampledStream
-from devroute.tunnel.protocol.events import Hello, Opened, Renew
+from devroute.tunnel.protocol.events import HelloFrame, Opened, RenewFrame
 from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -33,9 +33,9 @@ GONE_SECONDS = 3.0
 #: A PONG counts as lost once it takes so many times as long as the one before.
 SLOWER: Final = 3
 
-#: Seconds of silence until a PING is sent while a request waits for its response, and least seconds for the
-#: PONG: together less than 2.
-QUIET_SECONDS: Final = 0.9
+#: Seconds without a byte until a PING is sent while a request waits for its response, and least seconds for
+#: the PONG: together less than 2.
+IDLE_SECONDS: Final = 0.9
 PONG_SECONDS: Final = 1.0
 
 #: Seconds by which a timer may be late before this process counts as having stood still itself.
@@ -137,12 +137,12 @@ class ProxyLink(ExchangeLink):
         self.waiting_responses = WindowBudget(LINK_RESPONSES, _RESPONSES)
         self._peer = peer
         self.delayed = 0  # requests that are to be sent later, and count already
-        self._silence_check: asyncio.TimerHandle | None = None
+        self._idle_check: asyncio.TimerHandle | None = None
         self._extended_for = 0.0  # `pinged_at` of the last PING that was given more time, as a check was late
         self._egress: Egress | None = None
         self._gone = gone
-        self._rare[Hello] = lambda event: hello(self, event.body)
-        self._rare[Renew] = lambda event: renew(self, event.token)
+        self._rare[HelloFrame] = lambda event: hello(self, event.body)
+        self._rare[RenewFrame] = lambda event: renew(self, event.token)
 
     def send_welcome(self, body: bytes) -> None:
         self._session.send_welcome(body)
@@ -168,8 +168,8 @@ class ProxyLink(ExchangeLink):
         self._gone(self)
 
     def on_closed(self, error: DevrouteError) -> None:
-        if self._silence_check is not None:
-            self._silence_check.cancel()
+        if self._idle_check is not None:
+            self._idle_check.cancel()
         self._gone(self)
 
     def upstream(self, service: str) -> TunnelUpstream:
@@ -182,13 +182,13 @@ class ProxyLink(ExchangeLink):
     def open_stream(self, owner: OpenedStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""
         super().open_stream(owner, service, wire, flags, length)
-        if self._silence_check is None:
-            self._silence_check = self._loop.call_later(QUIET_SECONDS, self._check_silence)
+        if self._idle_check is None:
+            self._idle_check = self._loop.call_later(IDLE_SECONDS, self._check_idle)
 
-    def _check_silence(self) -> None:
-        """While requests wait for the first sign of a response, ping a laptop that is silent. If it stays
-        silent, end these requests; the link itself has until its liveness ends it, as it may come back."""
-        check, self._silence_check = self._silence_check, None
+    def _check_idle(self) -> None:
+        """While requests wait for the first byte of a response, ping a laptop whose link is idle. If it stays
+        idle, end these requests; the link itself has until its liveness ends it, as it may come back."""
+        check, self._idle_check = self._idle_check, None
         streams = self._session.streams.values()
         owners = [stream.owner for stream in streams]
         waiting = [each for each in owners if isinstance(each, OpenedStream) and not each.answered]
@@ -196,21 +196,21 @@ class ProxyLink(ExchangeLink):
             return
         heartbeat = self.heartbeat
         idle = heartbeat.idle
-        left = QUIET_SECONDS - idle
+        left = IDLE_SECONDS - idle
         if left <= 0:
             heartbeat.ping()
             queued = self.transport.get_write_buffer_size() + sum(
                 each.peer_window - each.credit for each in streams
             )
             now, pinged_at = self._loop.time(), heartbeat.pinged_at
-            since = max(pinged_at, heartbeat.last_received + QUIET_SECONDS)
+            since = max(pinged_at, heartbeat.last_received + IDLE_SECONDS)
             left = since + pong_seconds(heartbeat.round_trip, queued) - now
             late = check is not None and now - check.when() > LATE_SECONDS
             if left <= 0 and late and self._extended_for != pinged_at:  # a PONG may wait to be read
                 self._extended_for = pinged_at
                 left = PONG_SECONDS
         if left > 0:
-            self._silence_check = self._loop.call_later(left, self._check_silence)
+            self._idle_check = self._loop.call_later(left, self._check_idle)
             return
         for each in waiting:
             if not each.done:

@@ -14,7 +14,7 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable
 from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.late_http2 import load_http2, new_pool
+from devroute.upstream.lazy_http2 import load_http2, new_pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 
 if TYPE_CHECKING:

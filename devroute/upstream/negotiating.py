@@ -2,7 +2,7 @@
 what the client speaks, if it understands that.
 
 Whether an app speaks HTTP/2 is found out by the first such request, before anything of it is sent. In a
-process that may never have one, as `devroute up`, it also has HTTP/2 loaded (late_http2.py).
+process that may never have one, as `devroute up`, it also has HTTP/2 loaded (lazy_http2.py).
 """
 
 from collections.abc import Callable, Coroutine
@@ -17,7 +17,7 @@ from devroute.upstream.deferred import DeferredStream
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
-from devroute.upstream.late_http2 import load_http2, new_pool
+from devroute.upstream.lazy_http2 import load_http2, new_pool
 from devroute.upstream.quota import RefusedStream
 
 if TYPE_CHECKING:  # it is loaded when it is needed

@@ -105,7 +105,7 @@ async def test_an_app_at_an_address_that_has_just_started(unused_tcp_port: int) 
 
 
 async def test_a_laptop_that_wakes_up_on_a_dead_link(monkeypatch: pytest.MonkeyPatch, said: Said) -> None:
-    """The link was lost in its sleep without a word, as a NAT forgets connections."""
+    """The link was lost in its sleep with no FIN or reset, as a NAT forgets connections."""
     now = 0.0
     monkeypatch.setattr(agent, "LinkMonitor", partial(LinkMonitor, wall_clock=lambda: now))
     async with site() as where, app() as port, up(settings(where.url, f"foo=127.0.0.1:{port}")) as task:

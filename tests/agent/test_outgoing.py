@@ -18,7 +18,7 @@ from devroute.http.http1.response import parse_response_head
 from devroute.inspector.recorder import Recorder
 from devroute.inspector.redaction import redaction
 from devroute.inspector.replay import Replayer
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
 from devroute.tunnel.served_stream import Finished
@@ -36,9 +36,9 @@ class Laptop:
     def __init__(self, *rules: dict[str, Any], serve: Callable[[AppStream], None] | None = TEA) -> None:
         self.finished: list[Finished] = []
         self.store = CaptureStore()
-        self.book = RuleBook(read_rules(rules))
+        self.rules = RuleList(read_rules(rules))
         self.recorder = Recorder(self.store, asyncio.get_running_loop())
-        self.outgoing = OutgoingRequests(self.book, redaction(), self.recorder, self.finished.append)
+        self.outgoing = OutgoingRequests(self.rules, redaction(), self.recorder, self.finished.append)
         self.mesh = App(serve)
 
     async def ask(self, service: str = C) -> Client:
@@ -64,7 +64,7 @@ async def test_an_outgoing_request_is_recorded_with_its_direction_and_service_an
 
 async def test_without_an_inspector_it_is_reported_all_the_same() -> None:
     finished: list[Finished] = []
-    seen = OutgoingRequests(RuleBook(), redaction(), None, finished.append)
+    seen = OutgoingRequests(RuleList(), redaction(), None, finished.append)
     client = Client()
     seen.around(C, App(answer(b"tea"))).open(get(), client)
     await client.done.wait()
@@ -103,7 +103,7 @@ async def test_a_rule_makes_a_dependency_fail_without_the_mesh(
 async def test_rules_of_one_direction_leave_the_other_alone() -> None:
     laptop = Laptop({"fail": 500}, {"direction": "out", "path": "/other", "fail": 500})
     assert (await laptop.ask()).heads[0].status == 200
-    laptop.book.add({"direction": "out", "fail": 503})
+    laptop.rules.add({"direction": "out", "fail": 503})
     assert (await laptop.ask()).heads[0].status == 503
 
 
@@ -124,10 +124,10 @@ async def test_a_replay_goes_out_again_and_not_to_the_local_app() -> None:
 
 async def test_an_outgoing_request_is_held_at_a_breakpoint_and_edited_before_it_leaves() -> None:
     laptop = Laptop({"direction": "out", "break": "request"})
-    laptop.book.breakpoints.watchers.append(lambda: True)
+    laptop.rules.breakpoints.watchers.append(lambda: True)
     asking = asyncio.get_running_loop().create_task(laptop.ask())
     await asyncio.sleep(0)
-    (held,) = laptop.book.breakpoints.held.values()
+    (held,) = laptop.rules.breakpoints.held.values()
     assert (held.service, laptop.mesh.streams) == (C, [])
     held.proceed({"target": "/coffee"})
     assert (await asking).heads[0].by_rule.startswith("rule '*' held the request for ")
@@ -158,7 +158,7 @@ async def test_only_so_many_services_are_known_and_the_last_used_ones(
     assert laptop.outgoing.around("a:80", laptop.mesh) is first
     laptop.outgoing.around("c:80", laptop.mesh)
     assert sorted(laptop.outgoing.recorded) == ["a:80", "c:80"]
-    laptop.book.add({"direction": "out", "fail": 503})
+    laptop.rules.add({"direction": "out", "fail": 503})
     assert (await laptop.ask("b:80")).heads[0].status == 503  # known again, with the rules of now
 
 

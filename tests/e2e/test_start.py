@@ -26,7 +26,7 @@ NOT_YET = {
     "proxy": {
         *("aiohttp", "aiosignal", "attr", "cryptography", "frozenlist", "jwt", "multidict", "opentelemetry"),
         *("prometheus_client", "propcache", "pygments", "redis", "rich.console", "yarl", "devroute.agent"),
-        *("devroute.auth.jwks_fetch", "devroute.inspector", "devroute.mesh", "devroute.proxy.people"),
+        *("devroute.auth.jwks_fetch", "devroute.inspector", "devroute.mesh", "devroute.proxy.aiohttp_app"),
         *("devroute.replicas.shared_registry", "devroute.proxy.telemetry.tracing"),
     },
 }

@@ -203,7 +203,7 @@ async def test_the_service_responds_to_what_the_laptop_declines(party: Party, me
 
 
 @pytest.mark.parametrize("identity", [None, "spiffe://cluster.local/ns/shop/sa/web", FOO_IDENTITY])
-async def test_a_request_fails_over_by_the_word_of_the_proxy_alone(
+async def test_only_the_proxy_s_certificate_lets_a_request_fail_over(
     party: Party, identity: str | None
 ) -> None:
     """Otherwise a workload could pass an AuthorizationPolicy by host, which the sidecar tests before."""

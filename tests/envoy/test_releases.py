@@ -99,7 +99,7 @@ def test_every_release_accepts_everything_in_the_folder(release: Release) -> Non
     more = yaml.safe_dump_all([envoy_filter(scope) for scope in scopes])
     report = check("---\n".join([*texts, more]), "folder", _asking(release, binary), [release.istio])
     assert report.findings == []
-    assert [each.outcome for each in report.verdicts] == ["suits"]
+    assert [each.outcome for each in report.results] == ["suits"]
     assert [each.split()[0] for each in report.looked_at].count("EnvoyFilter") == 5
 
 

@@ -143,7 +143,7 @@ async def test_json_has_every_entry(play: Run) -> None:
     document = json.loads(out)
     assert code == 1
     assert [document[name] for name in ("same", "different", "failed", "skipped")] == [1, 1, 0, 1]
-    assert [entry["verdict"] for entry in document["entries"]] == ["same", "different", "skipped"]
+    assert [entry["outcome"] for entry in document["entries"]] == ["same", "different", "skipped"]
     assert document["entries"][1]["differences"] == [{"where": "status", "left": "404", "right": "200"}]
 
 

@@ -264,7 +264,7 @@ async def test_strict_mtls_refuses_bytes_and_the_terminal_says_so(
     assert "STRICT" in str(found), found
 
 
-async def test_a_name_that_does_not_exist_is_said_to_be_unknown(
+async def test_a_name_that_does_not_exist_is_reported_as_unknown(
     mesh: Rig, laptops: dict[str, Command]
 ) -> None:
     destination = f"tcp://gone.vendor.example:{DATABASE_PORT}"

@@ -104,7 +104,7 @@ def test_candidates_are_sent_in_the_order_of_trust(worker: Worker) -> None:
     "listed", [None, "-", "[]", '[{"host":"dialled.shop.svc.cluster.local.example"}]', '[{"name":"dialled"}]']
 )
 @pytest.mark.parametrize("dialled", ["dialled.shop", "dialled.other", 'x","dialled.shop', "dialled.shop.svc"])
-def test_the_caller_s_word_does_not_make_a_service_the_sidecar_s_own(
+def test_a_caller_cannot_claim_that_a_service_is_the_sidecar_s_own(
     worker: Worker, listed: str | None, dialled: str
 ) -> None:
     if listed is not None:

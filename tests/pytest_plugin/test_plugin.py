@@ -97,7 +97,7 @@ def test_a_contract_without_a_host_or_with_a_mistake_ends_the_run_with_a_sentenc
         (CONTRACT, "", "neither HOST, HOST:PORT nor a URL"),
     ],
 )
-def test_what_is_wrong_is_said_before_any_test_runs(contract: str, host: str, problem: str) -> None:
+def test_errors_are_reported_before_any_test_runs(contract: str, host: str, problem: str) -> None:
     with pytest.raises(pytest.UsageError, match=problem):
         create(contract, [host])
 

@@ -68,7 +68,7 @@ class Replica:
         await self.shared.start(self.place, f"127.0.0.1:{peer_port}")
 
     async def kill(self) -> None:
-        """As the kernel ends a process: without a word."""
+        """As the kernel ends a process: no message is sent."""
         await self.shared.tasks.close()
         await self.shared.links.tasks.close()
         self._data.close()

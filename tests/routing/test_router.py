@@ -213,7 +213,7 @@ async def test_a_key_with_a_namespace_is_matched_as_it_is_written(desk: Desk) ->
         desk.route(contract, b"foo")
 
 
-async def test_options_that_cannot_be_had_together_are_said_and_not_ignored(desk: Desk) -> None:
+async def test_options_that_exclude_each_other_are_reported(desk: Desk) -> None:
     with pytest.raises(NotSupported, match="not for mirrored requests"):
         desk.route(b'{"foo": {"to": "alice", "mirror": true, "delay": 1}}')
 
@@ -274,7 +274,7 @@ async def test_idle_pools_are_forgotten(desk: Desk) -> None:
 QA = b"spiffe://cluster.local/ns/qa/sa/runner"
 
 
-async def test_where_policy_restricts_callers_the_sidecars_word_is_needed(desk: Desk) -> None:
+async def test_where_policy_restricts_callers_the_sidecar_has_to_name_them(desk: Desk) -> None:
     networks = {"networks": ["192.168.0.0/16"]}
     desk.policy = Policy.from_mapping({"direct": networks, "callers": [{"from": ["qa/*"]}]})
     lines = (b'x-devroute: {"foo": "192.168.1.12:8001"}', b"x-devroute-matched: foo")

@@ -52,7 +52,7 @@ def test_each_end_counts_a_silent_peer_as_dead_after_one_ping() -> None:
     assert (agent.pings, proxy.pings) == (1, 1)
     assert (agent.death, proxy.death) == ("", "")
     clock.pass_time(0.2)
-    assert agent.death == proxy.death == "the tunnel has been silent for 15 s"
+    assert agent.death == proxy.death == "the tunnel has been idle for 15 s"
     clock.pass_time(3600)
     assert (agent.pings, proxy.pings) == (1, 1)
 

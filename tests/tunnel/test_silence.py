@@ -1,4 +1,4 @@
-"""A laptop that falls silent while requests wait for it: frozen, cut off, or only slow."""
+"""A laptop from which nothing arrives while requests wait for it: frozen, cut off, or only slow."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from devroute.errors import UpstreamReset
 from devroute.tunnel.agent_link import AgentLink
-from devroute.tunnel.proxy_link import PONG_SECONDS, QUIET_SECONDS, pong_seconds
+from devroute.tunnel.proxy_link import IDLE_SECONDS, PONG_SECONDS, pong_seconds
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, answer, get, head, tunnel
 
@@ -40,8 +40,8 @@ async def test_a_request_on_a_frozen_laptop_ends_within_two_seconds_and_the_lapt
         async with asyncio.timeout(BOUND_S + BUSY_S):
             await waiting.done.wait()
             await late.done.wait()
-        assert QUIET_SECONDS + PONG_SECONDS < BOUND_S
-        assert QUIET_SECONDS < loop.time() - began < BOUND_S + BUSY_S
+        assert IDLE_SECONDS + PONG_SECONDS < BOUND_S
+        assert IDLE_SECONDS < loop.time() - began < BOUND_S + BUSY_S
         for client in (waiting, late):
             assert isinstance(client.error, UpstreamReset)
             assert re.fullmatch(r"the laptop has not responded for \d+ s", client.error.message)
@@ -69,7 +69,7 @@ async def test_a_slow_app_on_a_laptop_that_answers_pings_is_waited_for() -> None
         await app.opened.wait()
         (proxy_link,) = where.tunnels.links
         began = loop.time()
-        await eventually(lambda: loop.time() - began > QUIET_SECONDS + PONG_SECONDS + 0.3)
+        await eventually(lambda: loop.time() - began > IDLE_SECONDS + PONG_SECONDS + 0.3)
         await eventually(lambda: proxy_link.heartbeat.round_trip is not None, "a ping and its answer")
         assert not client.done.is_set()
         answer(b"slow")(app.streams[0])
@@ -92,7 +92,7 @@ async def test_a_proxy_that_has_stood_still_itself_waits_for_the_reply_to_its_pi
             freeze(link)
             await eventually(lambda: proxy_link.heartbeat.pinged_at > 0)
         time = loop.time
-        monkeypatch.setattr(loop, "time", lambda: time() + 2 * (QUIET_SECONDS + PONG_SECONDS))
+        monkeypatch.setattr(loop, "time", lambda: time() + 2 * (IDLE_SECONDS + PONG_SECONDS))
         for _ in range(3):  # turns of the loop, in which its timers run
             await asyncio.sleep(0)
         thaw(link)
@@ -113,9 +113,9 @@ async def test_bytes_after_a_ping_prove_the_laptop_alive_while_its_reply_waits_b
         freeze(link)
         (proxy_link,) = where.tunnels.links
         proxy_link.heartbeat.ping()
-        proxy_link.heartbeat.pinged_at -= QUIET_SECONDS + PONG_SECONDS
+        proxy_link.heartbeat.pinged_at -= IDLE_SECONDS + PONG_SECONDS
         proxy_link.heartbeat.last_received = began = loop.time()
-        await eventually(lambda: loop.time() - began > QUIET_SECONDS + PONG_SECONDS / 2)
+        await eventually(lambda: loop.time() - began > IDLE_SECONDS + PONG_SECONDS / 2)
         assert not client.done.is_set()
         await asyncio.wait_for(client.done.wait(), 20)
         assert isinstance(client.error, UpstreamReset)

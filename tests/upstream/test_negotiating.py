@@ -147,7 +147,7 @@ async def test_each_call_reaches_the_app_in_a_version_that_it_understands(
 
 
 @pytest.mark.parametrize(("client", "app"), [("h1", "h1"), ("h2", "h1"), ("h2", "h2")])
-async def test_a_stream_of_connect_may_be_silent_for_longer_than_a_body(client: str, app: str) -> None:
+async def test_a_stream_of_connect_may_be_idle_for_longer_than_a_body(client: str, app: str) -> None:
     async with reaching(app, "direct") as (port, server), asyncio.timeout(20):
         assert await CALLS[client](port, b"application/connect+json", server, 30) == app.encode()
 

@@ -1,7 +1,7 @@
 """Where the control API of a `devroute up` listens, and the file by which others find it.
 
 A Unix socket in a folder of the user's own; where the system has none, a loopback port and a token, which the
-file of the user's own holds. What serves it is loaded for the first client (pages/late.py).
+file of the user's own holds. What serves it is loaded for the first client (pages/lazy_server.py).
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from devroute.agent.control import running
-from devroute.pages.late import LateServer
+from devroute.pages.lazy_server import LazyServer
 from devroute.platforms import has_unix_sockets, listen
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class ControlPort:
         self._agent = agent
         self._state_folder = state_folder
         self._token = secrets.token_urlsafe(32)
-        self._server: LateServer | None = None
+        self._server: LazyServer | None = None
         self._files: list[Path] = []
 
     def start(self, identity: str, wanted: str | None) -> str:
@@ -64,7 +64,7 @@ class ControlPort:
         else:
             listening = listen("127.0.0.1", 0)
             port = int(listening.getsockname()[1])
-        self._server = LateServer(
+        self._server = LazyServer(
             listening,
             "devroute.agent.control.server",
             lambda server: server.create_runner(self._agent, port, self._token),

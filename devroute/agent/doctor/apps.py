@@ -1,4 +1,4 @@
-"""Whether the app of a service serves, and which one: `localhost` may lead to two.
+"""Checks whether the app of a service serves, and which one: `localhost` may lead to two.
 
 Sends no request, except where two addresses of a name accept connections: then a HEAD to each.
 """
@@ -88,10 +88,10 @@ async def _look(address: str, port: int) -> _Seen:
 
 async def _compare(check: str, service: str, place: str, addresses: list[str], port: int) -> Finding:
     """One app may listen on all of a name's addresses, or each may have another."""
-    said = await asyncio.gather(*(_ask(address, port) for address in addresses))
-    if len(set(said)) == 1:
+    responses = await asyncio.gather(*(_ask(address, port) for address in addresses))
+    if len(set(responses)) == 1:
         return Finding(check, "ok", f"{place} listens")
-    apps = " and ".join(f"{address} ({text})" for address, text in zip(addresses, said, strict=True))
+    apps = " and ".join(f"{address} ({text})" for address, text in zip(addresses, responses, strict=True))
     remedy = f"name the address of the one that is meant: --service {service}={Address(addresses[0], port)}"
     return Finding(check, "warn", f"{place} has two apps: {apps}", remedy)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from devroute.agent.mesh_links import MeshLinks, not_supported
-from devroute.agent.reach.chain import ContractChain
+from devroute.agent.reach.contract_by_trace import ContractsByTrace
 from devroute.agent.reach.mesh_port import MeshPort
-from devroute.agent.reach.past_mesh import past_the_mesh
+from devroute.agent.reach.outside_mesh import app_outside_mesh
 from devroute.agent.reach.ports import HOST, LocalPorts
 from devroute.agent.reach.reach import LocalPort, Reach
 from devroute.agent.reach.rewriting import RewritingUpstream
@@ -56,13 +56,13 @@ class LaptopReach:
         self._contract = contract
         self._clock = clock
         self._reported: dict[tuple[str, str], float] = {}
-        self._chain = ContractChain(clock)
+        self._contracts = ContractsByTrace(clock)
         self._reach = Reach(
             settings.reach,
             LocalPorts(state_folder, settings.server),
-            self._chain,
+            self._contracts,
             self._way,
-            direct=past_the_mesh if settings.reach_direct else None,
+            direct=app_outside_mesh if settings.reach_direct else None,
             check_ready=self._check_ready,
             entries=lambda: self._entries.values(),
             failed=self._failed,
@@ -110,10 +110,10 @@ class LaptopReach:
 
     def watched(self, app: Upstream) -> Upstream:
         """The app, its requests known from their begin to the call of `ended`."""
-        return _Watched(app, self._chain)
+        return _Watched(app, self._contracts)
 
     def ended(self, head: bytes) -> None:
-        self._chain.end(head)
+        self._contracts.end(head)
 
     # --- requests from it
 
@@ -122,7 +122,7 @@ class LaptopReach:
         if to.tcp:
             return way
         return RewritingUpstream(
-            to, self._around(str(to), way), self._chain, self._own_contract, self._failed
+            to, self._around(str(to), way), self._contracts, self._own_contract, self._failed
         )
 
     def _own_contract(self) -> bytes | None:
@@ -146,10 +146,10 @@ class LaptopReach:
 
 
 class _Watched:
-    def __init__(self, app: Upstream, chain: ContractChain) -> None:
+    def __init__(self, app: Upstream, contracts: ContractsByTrace) -> None:
         self._app = app
-        self._chain = chain
+        self._contracts = contracts
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        self._chain.begin(head.wire)
+        self._contracts.begin(head.wire)
         return self._app.open(head, sink)

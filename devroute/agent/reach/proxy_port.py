@@ -33,7 +33,7 @@ from devroute.http.http1.fields import END_OF_HEAD
 from devroute.http.http2.protocol import PREFACE
 from devroute.upstream.interface import Upstream
 
-#: Bytes of a client before it has said where to.
+#: Bytes of a client before it has named its destination.
 MAX_HEAD: Final = 8 * 1024
 # Not Final, which compiled code would not read again: tests change these.
 #: Seconds for that.
@@ -111,7 +111,7 @@ def reply_code(error: DevrouteError) -> int:
 
 
 class ProxyConnection(Connection):
-    """A client until it has said where to, and what it speaks. `open`: those that have not; `requests`: the
+    """A client until it has named its destination and protocol. `open`: those that have not; `requests`: the
     listener for the absolute form."""
 
     __slots__ = (

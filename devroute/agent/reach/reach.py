@@ -11,7 +11,7 @@ from typing import Final
 
 from devroute.agent.reach.browsers import BrowserGuard
 from devroute.agent.reach.byte_pipe import BytePipe
-from devroute.agent.reach.chain import ContractChain
+from devroute.agent.reach.contract_by_trace import ContractsByTrace
 from devroute.agent.reach.http_port import listener, route_to
 from devroute.agent.reach.mesh_port import Forward, MeshPort, is_of_the_mesh
 from devroute.agent.reach.ports import HOST, LocalPorts
@@ -73,7 +73,7 @@ class Reach:
         self,
         forwards: Iterable[Forward],
         ports: LocalPorts,
-        chain: ContractChain,
+        contracts: ContractsByTrace,
         way: Callable[[MeshPort], Upstream],
         *,
         direct: Callable[[MeshPort], App] | None = None,
@@ -83,7 +83,7 @@ class Reach:
     ) -> None:
         self._forwards = tuple(forwards)
         self._ports = ports
-        self._chain = chain
+        self._contracts = contracts
         self._way = way
         self._direct = direct
         self._check_ready = check_ready
@@ -123,7 +123,7 @@ class Reach:
     def _protocol(self, to: MeshPort) -> Callable[[], asyncio.BaseProtocol]:
         upstream = self._way(to)
         loop = asyncio.get_running_loop()
-        guard = BrowserGuard(to, self._entries, self._chain.find)
+        guard = BrowserGuard(to, self._entries, self._contracts.find)
         if to.tcp:
             return lambda: BytePipe(loop, self.pipes, upstream, to, self.failed, admit=guard.is_admitted)
         route = route_to(upstream, str(to))

@@ -1,4 +1,4 @@
-"""What a request of a local program becomes on its way into the mesh: the mesh's name as its Host, and the
+"""Rewrites a request of a local program on its way into the mesh: the mesh's name as its Host, and the
 contract of the request that it belongs to. Pure.
 """
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute import headers
-from devroute.agent.reach.chain import Carried, ContractChain
+from devroute.agent.reach.contract_by_trace import Carried, ContractsByTrace
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.contract.trace_id import without_trace
 from devroute.errors import (
@@ -27,7 +27,7 @@ _CONTRACT: Final = headers.CONTRACT.encode()
 #: The fields that are read or written, and all of devroute's own.
 _LINES: Final = re.compile(rb"\r\n(host|baggage|x-devroute[^:]*):[ \t]*([^\r]*)", re.IGNORECASE)
 #: Those of devroute's fields that a program may send: what a caller may send into the mesh at all. All others
-#: are said by sidecars and proxies, which are believed.
+#: come from sidecars and proxies only, which are trusted.
 _PASSED: Final = frozenset(name.encode() for name in (headers.CONTRACT, headers.VIA, headers.TRACE))
 #: What of a response is otherwise for the next proxy alone.
 _SHOWN: Final = re.compile(rb"(?:%b|%b):" % (headers.RESULT.encode(), headers.REASON.encode()), re.IGNORECASE)
@@ -46,7 +46,7 @@ class RewritingUpstream:
         self,
         to: MeshPort,
         way: Upstream,
-        chain: ContractChain,
+        contracts: ContractsByTrace,
         own: Callable[[], bytes | None],
         failed: Callable[[str, DevrouteError], None],
     ) -> None:
@@ -54,7 +54,7 @@ class RewritingUpstream:
         self._failed = failed
         self._authority = to.authority.encode()
         self._way = way
-        self._chain = chain
+        self._contracts = contracts
         self._own = own
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
@@ -75,7 +75,7 @@ class RewritingUpstream:
                 baggage = b"%b,%b" % (baggage, value) if baggage else value
             elif name in _PASSED:
                 given.setdefault(name, value)
-        carried = self._chain.find(wire)
+        carried = self._contracts.find(wire)
         if carried is None and (own := self._own()) is not None:
             carried = Carried(((_CONTRACT, own),), ())
         lines, baggage = _merged(wire, given, baggage, carried)

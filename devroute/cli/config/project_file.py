@@ -110,8 +110,8 @@ def restrict_recording(sources: Sequence[Source]) -> list[Source]:
     """The sources, with the user's settings of recording before those of a repository, and with its redacted
     fields added to the user's."""
     own = [each for each in sources if each.own]
-    said = {key for key in _RECORDING if any(each.values.get(key) is not None for each in own)}
-    sources = [each if each.own else each.without(said) for each in sources]
+    own_keys = {key for key in _RECORDING if any(each.values.get(key) is not None for each in own)}
+    sources = [each if each.own else each.without(own_keys) for each in sources]
     listed = [rule for each in sources if not each.own for rule in _rules(each.values.get("redact"))]
     mine = next((each for each in own if each.values.get("redact") is not None), None)
     if mine is None:

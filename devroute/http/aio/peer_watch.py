@@ -1,7 +1,7 @@
 """Peers that vanish while they owe an acknowledgement: their host sleeps, or has left its network, and sends
 neither FIN nor reset.
 
-TCP keep-alive detects those that vanish from an idle connection, and is silent while data are in transit. The
+TCP keep-alive detects those that vanish from an idle connection, but not while data are in transit. The
 kernel's own limit for those, TCP_USER_TIMEOUT, also ends connections whose peer acknowledges everything and
 only does not read (tcp(7)): an app that a debugger has stopped, with a body that its receive buffer cannot
 take. So this asks the kernel what the peer still acknowledges (TCP_INFO), where it can: on Linux.

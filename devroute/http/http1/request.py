@@ -56,7 +56,7 @@ _UPGRADING: Final = Framing.UPGRADE
 
 class _Start:
     """A request line. `line` has its CRLF; `minor` is HTTP's minor version. `usual`: that is 1, and the
-    target a path, so that all else is said by the fields."""
+    target a path, so that all else is in the fields."""
 
     __slots__ = ("line", "method", "minor", "target", "usual")
 

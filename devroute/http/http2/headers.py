@@ -60,7 +60,7 @@ def is_grpc(head: bytes) -> bool:
     return _GRPC.search(head) is not None
 
 
-def may_be_silent(head: bytes) -> bool:
+def may_be_idle(head: bytes) -> bool:
     """Whether a request is a stream of messages, of gRPC or Connect, whose client may send none for long."""
     return _STREAMING.search(head) is not None
 

@@ -30,7 +30,7 @@ export async function openCompare(a, b) {
     h("div", { class: "pair heads" }, both.map((each) => h("div", { "data-class": each.class },
       h("span", { class: "status" }, each.status_text || "…"), h("span", { class: "method" }, verb(each)), h("span", { class: "target", title: each.target }, each.target),
       h("span", { class: "facts" }, `#${each.id} · ${each.service} · ${duration(each.duration_ms) || "in flight"} · ${size(each.response_size)}`)))),
-    h("p", { class: ofResponse.length ? "verdict different" : "verdict same" }, ofResponse.length ? `The responses differ in ${plural(ofResponse.length, "place")}.` : "The responses are the same, apart from ignored headers."),
+    h("p", { class: ofResponse.length ? "outcome different" : "outcome same" }, ofResponse.length ? `The responses differ in ${plural(ofResponse.length, "place")}.` : "The responses are the same, apart from ignored headers."),
     list.length ? differences(list, `#${a}`, `#${b}`) : "",
     pair("Response headers", headers(left, "response"), headers(right, "response"), true),
     pair("Response body", ...bodies[1], true),

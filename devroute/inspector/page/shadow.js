@@ -21,7 +21,7 @@ export class ShadowView {
     if (mark === this.mark) return;
     this.mark = mark;
     this.element.replaceChildren(
-      h("p", { class: comparison.length ? "verdict different" : "verdict same" }, comparison.length
+      h("p", { class: comparison.length ? "outcome different" : "outcome same" }, comparison.length
         ? `Different from the real service's response in ${plural(comparison.length, "place")}.` : "The same as the real service's response."),
       comparison.length ? differences(comparison, "real service", "this laptop") : "");
   }

@@ -12,7 +12,7 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.contract.target import Address
 from devroute.errors import ConfigInvalid
 from devroute.inspector.protobuf.schema_files import NO_FILES, SchemaFiles
-from devroute.upstream.late_http2 import load_http2
+from devroute.upstream.lazy_http2 import load_http2
 from devroute.upstream.local_app import local_http2
 
 if TYPE_CHECKING:  # they need the library `protobuf`, and h2
@@ -119,7 +119,7 @@ _FILE_REMEDY: Final = " Name a descriptor set: --descriptor-set FILE"
 
 
 class ReflectedApp:
-    """What one app's reflection has said so far. `files`: its descriptors, by file name."""
+    """What one app's reflection has reported so far. `files`: its descriptors, by file name."""
 
     def __init__(self, spec: ServiceSpec) -> None:
         self._spec = spec
@@ -194,7 +194,7 @@ class ReflectedApp:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open over which the app was asked: until it ends, what it said counts."""
+        """Whether the connection over which the app was asked is open: until it ends, what it reported counts."""
         return self._pool is not None and self._pool.connected
 
     @property

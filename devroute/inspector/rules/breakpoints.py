@@ -1,5 +1,5 @@
 """Requests and responses that are held at a breakpoint, until the page continues them, the caller gives up or
-their time is up. Owns their number and their time, never what is done with them (held.py).
+their time is up. Owns their number and their time, never what is done with them (held_streams.py).
 """
 
 import asyncio

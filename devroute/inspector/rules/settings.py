@@ -1,5 +1,5 @@
 """One rule as a user writes it, in `rules:` of devroute.yaml or in the page. Strict: what it does not know it
-refuses, with what to write instead. Reads no file; the book does, at the first request.
+refuses, with what to write instead. Reads no file; RuleList does, at the first request.
 """
 
 import base64

@@ -13,10 +13,10 @@ from devroute.http.message import RequestHead
 from devroute.inspector.capture import Direction
 from devroute.inspector.recorder import App
 from devroute.inspector.redaction import Redaction
-from devroute.inspector.rules.book import Rule, RuleBook
-from devroute.inspector.rules.held import Breaking, HeldRequest, ResponseBreak
+from devroute.inspector.rules.held_streams import Breaking, HeldRequest, ResponseBreak
 from devroute.inspector.rules.marking import MarkingSink
 from devroute.inspector.rules.responses import RespondUpstream
+from devroute.inspector.rules.rule_list import Rule, RuleList
 from devroute.upstream.faults import Delayed, DelayUpstream, TimeoutUpstream, too_long
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.quota import RefusingUpstream
@@ -26,23 +26,23 @@ MAX_DELAYED: Final = 2048
 
 
 class RulesUpstream:
-    """Implements recorder.App. `rules`: those that apply now, which the book keeps up to date until `close`.
+    """Implements recorder.App. `rules`: those that apply now, which the list keeps up to date until `close`.
     `service` and `direction` as of Capture."""
 
     def __init__(
-        self, app: App, service: str, book: RuleBook, redact: Redaction, direction: Direction = "in"
+        self, app: App, service: str, rule_list: RuleList, redact: Redaction, direction: Direction = "in"
     ) -> None:
         self.rules: tuple[Rule, ...] = ()
         self.direction: Direction = direction
         self.service = service
         self._app = app
-        self._book = book
+        self._rule_list = rule_list
         self._redact = redact
         self._delayed = Delayed(MAX_DELAYED)
-        book.apply_to(self)
+        rule_list.apply_to(self)
 
     async def close(self) -> None:
-        self._book.leave(self)
+        self._rule_list.leave(self)
         await self._app.close()
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
@@ -52,7 +52,7 @@ class RulesUpstream:
         return self._app.open(head, sink)
 
     def _apply(self, rule: Rule, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
-        self._book.hit(rule)
+        self._rule_list.hit(rule)
         settings = rule.settings
         marking = MarkingSink(sink, head.method, rule.label)
         upstream: Upstream = self._app
@@ -82,7 +82,7 @@ class RulesUpstream:
         return too_long(self.service, seconds, f"the timeout of rule '{label}' of the laptop")
 
     def _breaking(self, rule: Rule) -> Upstream:
-        how = Breaking(self._book.breakpoints, self._redact, rule.label, self.service)
+        how = Breaking(self._rule_list.breakpoints, self._redact, rule.label, self.service)
         upstream: Upstream = self._app
         if rule.settings.break_ != "request":
             upstream = ResponseBreak(how, upstream)

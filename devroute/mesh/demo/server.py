@@ -17,7 +17,7 @@ from devroute.pages.files import HEADERS, PageFiles
 #: Between two looks at the journal, and the longest time without an event, in seconds: a page that has gone
 #: is found when it is written to.
 POLL_SECONDS: Final = 0.2
-SILENT_SECONDS: Final = 5.0
+QUIET_SECONDS: Final = 5.0
 #: Pages that are open at the same time.
 MAX_PAGES: Final = 8
 
@@ -64,7 +64,7 @@ class JournalPage:
         sent, last = -1, 0.0
         while True:
             version, now = self._journal.version, time.time()
-            if version != sent or now - last > SILENT_SECONDS:
+            if version != sent or now - last > QUIET_SECONDS:
                 await response.write(as_event("requests", {"now": now, "requests": self._journal.as_json()}))
                 sent, last = version, now
             await asyncio.sleep(POLL_SECONDS)

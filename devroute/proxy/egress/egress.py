@@ -28,7 +28,7 @@ from devroute.metrics.table import REACH, REACH_OPEN
 from devroute.policy.policy import Policy
 from devroute.proxy.egress.mesh_http import MeshHttp
 from devroute.proxy.egress.tcp import MeshTcp
-from devroute.proxy.egress.watched import WatchedStream
+from devroute.proxy.egress.watched_stream import WatchedStream
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from devroute.agent.reach.chain import ContractChain
+from devroute.agent.reach.contract_by_trace import ContractsByTrace
 from devroute.agent.reach.mesh_port import Forward, MeshPort
 from devroute.agent.reach.ports import LocalPorts
 from devroute.agent.reach.reach import Reach
@@ -71,7 +71,7 @@ class Mesh:
         self._around = around
         self.c = App(answer(b"tea"))
         self.apps: dict[str, Upstream] = {"c.shop:80": self.c, **(apps or {})}
-        self.chain = ContractChain(lambda: 0.0)
+        self.contracts = ContractsByTrace(lambda: 0.0)
         self.own: bytes | None = None
         self.failures: list[tuple[str, DevrouteError]] = []
         self.offline: DevrouteError | None = None
@@ -81,7 +81,9 @@ class Mesh:
         app = self.apps.get(str(to), Denied())
         if to.tcp:
             return app
-        return RewritingUpstream(to, self._around(str(to), app), self.chain, lambda: self.own, self.failed)
+        return RewritingUpstream(
+            to, self._around(str(to), app), self.contracts, lambda: self.own, self.failed
+        )
 
     def failed(self, name: str, error: DevrouteError) -> None:
         self.failures.append((name, error))
@@ -101,7 +103,7 @@ class Mesh:
         reach = Reach(
             [Forward.parse(each) for each in forwards],
             LocalPorts(folder, "https://devroute.example"),
-            self.chain,
+            self.contracts,
             self.way,
             direct=direct,
             check_ready=self.check_ready,

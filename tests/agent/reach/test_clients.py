@@ -15,7 +15,7 @@ from grpc import aio
 
 from devroute.agent.reach import proxy_port
 from devroute.agent.reach.mesh_port import MeshPort
-from devroute.agent.reach.past_mesh import past_the_mesh
+from devroute.agent.reach.outside_mesh import app_outside_mesh
 from devroute.agent.reach.reach import Reach
 from devroute.agent.reach.variables import proxy_variables
 from devroute.upstream.dialer import Dialer
@@ -287,7 +287,7 @@ async def postgres() -> AsyncIterator[int]:
 @pytest.mark.slow  # makes a database
 async def test_psql_uses_a_forward() -> None:
     async with postgres() as port:
-        database = past_the_mesh(MeshPort("127.0.0.1", port, tcp=True))
+        database = app_outside_mesh(MeshPort("127.0.0.1", port, tcp=True))
         async with Mesh({"tcp://orders-db:5432": database}).reached("tcp://orders-db:5432") as reach:
             at = reach.local[0].variables
             where = ("-h", at["ORDERS_DB_HOST"], "-p", at["ORDERS_DB_PORT"], "-U", "postgres", "-Atc")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devroute.agent.reach import socks
-from devroute.agent.reach.chain import ContractChain, trace_ids
+from devroute.agent.reach.contract_by_trace import ContractsByTrace, trace_ids
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.proxy_port import speaks_http, split_authority
 from devroute.agent.reach.rewriting import RewritingUpstream
@@ -94,11 +94,11 @@ NAMES = st.sampled_from(
 def test_a_rewritten_head_is_valid_and_says_nothing_that_only_sidecars_say(
     answering: list[tuple[str, str]], fields: list[tuple[str, str]]
 ) -> None:
-    chain, app = ContractChain(lambda: 0.0), App()
-    chain.begin(head(answering))
+    contracts, app = ContractsByTrace(lambda: 0.0), App()
+    contracts.begin(head(answering))
     wire = head([("host", "127.0.0.1:9"), *((name, value) for name, value in fields if name != "Host")])
     upstream = RewritingUpstream(
-        MeshPort.parse("c.shop:80"), app, chain, lambda: None, lambda to, error: None
+        MeshPort.parse("c.shop:80"), app, contracts, lambda: None, lambda to, error: None
     )
     upstream.open(RequestHead(b"GET", b"/", Framing.NONE, 0, wire), Client())
     sent = app.streams[0].head.wire

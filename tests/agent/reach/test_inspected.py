@@ -10,7 +10,7 @@ from devroute.agent.outgoing import OutgoingRequests
 from devroute.http.http1.response import parse_response_head
 from devroute.inspector.recorder import Recorder
 from devroute.inspector.redaction import redaction
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.rules.settings import read_rules
 from devroute.inspector.store import CaptureStore
 from devroute.tunnel.served_stream import Finished
@@ -36,7 +36,7 @@ async def asked(*rules: dict[str, Any]) -> tuple[bytes, Any, list[Finished]]:
     """The response to a request through the port of c.shop:80, its capture, and what was reported."""
     store, finished = CaptureStore(), list[Finished]()
     recorder = Recorder(store, asyncio.get_running_loop())
-    seen = OutgoingRequests(RuleBook(read_rules(rules)), redaction(), recorder, finished.append)
+    seen = OutgoingRequests(RuleList(read_rules(rules)), redaction(), recorder, finished.append)
     mesh = Mesh({"c.shop:80": App(detoured)}, seen.around)
     async with mesh.reached("c.shop:80") as reach:
         port = reach.local[0].port

@@ -10,7 +10,7 @@ from devroute.agent.reach import proxy_port
 from devroute.agent.reach import reach as reach_module
 from devroute.agent.reach.browsers import MAX_FIRST_HEAD, BrowserGuard
 from devroute.agent.reach.mesh_port import MeshPort
-from devroute.agent.reach.past_mesh import past_the_mesh
+from devroute.agent.reach.outside_mesh import app_outside_mesh
 from devroute.errors import ServerUnreachable
 from tests.agent.reach.mesh import BytesApp, Mesh, get, heads, say
 from tests.support.eventually import eventually
@@ -138,7 +138,7 @@ async def test_a_forward_serves_programs_and_pages_of_this_machine_and_of_the_me
     fields: tuple[str, ...],
 ) -> None:
     mesh = Mesh()
-    mesh.chain.begin(get("b", 'x-devroute: {"c": "bob"}', "x-request-id: 6f1f-11"))
+    mesh.contracts.begin(get("b", 'x-devroute: {"c": "bob"}', "x-request-id: 6f1f-11"))
     async with mesh.reached("c.shop:80") as reach:
         port = reach.local[0].port
         host, *lines = (each.format(port=port) for each in fields)
@@ -161,7 +161,7 @@ FOREIGN = [
 @pytest.mark.parametrize("fields", FOREIGN)
 async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: tuple[str, ...]) -> None:
     mesh = Mesh()
-    mesh.chain.begin(get("b", 'x-devroute: {"c": "bob"}', "x-request-id: 6f1f-11"))
+    mesh.contracts.begin(get("b", 'x-devroute: {"c": "bob"}', "x-request-id: 6f1f-11"))
     async with mesh.reached("c.shop:80") as reach:
         port = reach.local[0].port
         host, *lines = (each.format(port=port) for each in fields)
@@ -185,7 +185,7 @@ async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: t
 )
 async def test_a_page_of_a_web_site_cannot_send_bytes_into_the_mesh(request_of_a_page: bytes) -> None:
     mesh = Mesh({"tcp://d.shop:1": (app := BytesApp())})
-    guard = BrowserGuard(MeshPort("d.shop", 1, tcp=True), list, mesh.chain.find)
+    guard = BrowserGuard(MeshPort("d.shop", 1, tcp=True), list, mesh.contracts.find)
     first, rest = request_of_a_page[:20], request_of_a_page[20:]
     assert not any(guard.is_admitted(first[:size]) for size in range(1, 20))
     async with mesh.reached("tcp://d.shop:1") as reach:
@@ -337,7 +337,7 @@ async def test_names_outside_go_past_the_mesh_if_that_is_wanted() -> None:
 
     async with (
         await asyncio.start_server(serve, "127.0.0.1", 0) as server,
-        mesh.reached(proxy=True, direct=past_the_mesh) as reach,
+        mesh.reached(proxy=True, direct=app_outside_mesh) as reach,
     ):
         assert reach.proxy_port is not None
         port = server.sockets[0].getsockname()[1]
@@ -359,7 +359,7 @@ async def test_past_the_mesh_a_server_s_first_bytes_follow_the_reply_of_the_prox
 
     async with (
         await asyncio.start_server(greet, "127.0.0.1", 0) as server,
-        Mesh().reached(proxy=True, direct=past_the_mesh) as reach,
+        Mesh().reached(proxy=True, direct=app_outside_mesh) as reach,
     ):
         assert reach.proxy_port is not None
         port = server.sockets[0].getsockname()[1]

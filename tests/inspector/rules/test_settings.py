@@ -8,7 +8,7 @@ import yaml
 
 from devroute.cli.config.sources import agent_settings, read_file
 from devroute.errors import ConfigInvalid
-from devroute.inspector.rules.book import RuleBook
+from devroute.inspector.rules.rule_list import RuleList
 from devroute.inspector.rules.settings import MAX_RULES, RuleSettings, read_rule, read_rules
 from tests.docs.pages import code
 from tests.support.paths import ROOT
@@ -45,7 +45,7 @@ def test_the_rules_of_a_file_are_read_and_can_be_written_again() -> None:
     assert first.respond.content() == b'{"error": "down", "at": "2024-01-01"}'
     assert (rules[1].fail, rules[1].label) == ("reset", "/pay")
     assert (rules[2].break_, rules[2].enabled) == ("both", False)
-    again = yaml.safe_load(RuleBook(rules).as_yaml())
+    again = yaml.safe_load(RuleList(rules).as_yaml())
     assert read_rules(again["rules"]) == rules
 
 

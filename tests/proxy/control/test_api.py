@@ -121,7 +121,7 @@ async def test_a_target_that_refuses_is_denied_or_does_not_respond_is_a_fallback
     for target, reason in {
         "10.0.0.1:8001": "refused the connection",
         "inside.example:8001": "is not permitted",
-        "10.0.0.3:8001": "10.0.0.3:8001 did not answer within 0.05 s",
+        "10.0.0.3:8001": "10.0.0.3:8001 did not respond within 0.05 s",
     }.items():
         answer = await server.resolve(f'{{"foo": "{target}"}}')
         assert answer["decision"] == "fallback"
@@ -233,7 +233,7 @@ async def test_the_api_needs_a_token_and_lists_the_laptops_that_are_online(serve
         assert status["you_may_reach"] == []
 
 
-async def test_how_to_log_in_is_said_to_everyone_and_only_where_there_is_a_client(server: Server) -> None:
+async def test_how_to_log_in_is_public_and_only_where_there_is_a_client(server: Server) -> None:
     status, text, _ = await server.get("/api/login")
     assert (status, json.loads(text)["code"]) == (404, "not-found")
     issuer = {"oidc_issuer": "https://id.example", "oidc_audience": "devroute"}

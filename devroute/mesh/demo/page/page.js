@@ -16,7 +16,7 @@ const span = (seconds) =>
   seconds < 1 ? `${Math.max(0, Math.round(seconds * 1000))} ms` : seconds < 60 ? `${Math.floor(seconds)} s`
     : `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
 
-// Who answered, as the response's headers said it to the caller.
+// Who answered, as the response's headers report it to the caller.
 const WHO = {
   laptop: "a laptop answered",
   version: "another version answered",

@@ -11,7 +11,7 @@ from typing import Any, Final
 _TEXT: Final = (str, list[str])
 
 
-def convert_late() -> None:
+def convert_lazily() -> None:
     """For all commands of this process."""
     try:
         from typer import core
@@ -19,7 +19,7 @@ def convert_late() -> None:
     except ImportError:
         return
 
-    class LateParam(RuntimeParam):
+    class LazyParam(RuntimeParam):
         def _coerce_value(self, value: Any, param: Any, ctx: Any) -> Any:
             if self.annotation in _TEXT and not self.parameter_info.parser:
                 return value if self.annotation is str else list(value)
@@ -30,6 +30,6 @@ def convert_late() -> None:
     def build(descriptor: Any) -> RuntimeParam:
         if descriptor.is_file:
             return build_runtime_param(descriptor)
-        return LateParam(descriptor.parameter_info, descriptor.annotation)
+        return LazyParam(descriptor.parameter_info, descriptor.annotation)
 
     core.build_runtime_param = build  # type: ignore[attr-defined]

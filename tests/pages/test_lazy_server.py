@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from aiohttp import web
 
-from devroute.pages.late import LateProtocols
+from devroute.pages.lazy_server import LazyProtocols
 from devroute.proxy.control import http
 from tests.support.eventually import PATIENCE_S, eventually, quiet
 
@@ -37,8 +37,8 @@ def make(module: ModuleType) -> web.AppRunner:
 
 
 class Port:
-    def __init__(self, late: LateProtocols, server: asyncio.Server) -> None:
-        self.late = late
+    def __init__(self, lazy: LazyProtocols, server: asyncio.Server) -> None:
+        self.lazy = lazy
         self.address = server.sockets[0].getsockname()
 
     async def open(self, first: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -64,12 +64,12 @@ async def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     GATE.clear()
     (tmp_path / f"{NAME}.py").write_text(SOURCE, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    late = LateProtocols(NAME, make, lambda module, runner: module.connections(runner))
-    server = await asyncio.get_running_loop().create_server(late, "127.0.0.1", 0)
-    yield Port(late, server)
+    lazy = LazyProtocols(NAME, make, lambda module, runner: module.connections(runner))
+    server = await asyncio.get_running_loop().create_server(lazy, "127.0.0.1", 0)
+    yield Port(lazy, server)
     GATE.set()
     server.close()
-    await late.close()
+    await lazy.close()
     sys.modules.pop(NAME, None)
 
 
@@ -111,7 +111,7 @@ async def test_a_client_that_has_sent_nothing_yet_is_served_once_it_does(port: P
 
 
 async def test_a_client_that_is_accepted_just_as_the_import_ends_is_served(port: Port) -> None:
-    early = port.late()  # accepted; the loop calls connection_made later
+    early = port.lazy()  # accepted; the loop calls connection_made later
     GATE.set()
     assert b"late" in await port.ask()
     ours, theirs = socket.socketpair()
@@ -141,11 +141,11 @@ class Pausing(asyncio.Protocol):
 
 async def test_a_protocol_that_pauses_at_what_was_read_before_it_gets_no_more(port: Port) -> None:
     read: list[bytes] = []
-    late = LateProtocols(NAME, make, lambda module, runner: lambda: Pausing(read))
+    lazy = LazyProtocols(NAME, make, lambda module, runner: lambda: Pausing(read))
     ours, theirs = socket.socketpair()
     _, writer = await asyncio.open_connection(sock=ours)
     theirs.setblocking(False)
-    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(late, theirs)
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lazy, theirs)
     transport.resume_reading()  # as uvloop does, and Python 3.11.2
     writer.write(b"one")
     await eventually(lambda: not transport.is_reading(), "the first read")
@@ -156,7 +156,7 @@ async def test_a_protocol_that_pauses_at_what_was_read_before_it_gets_no_more(po
     assert read == [b"one"]
     transport.abort()
     writer.close()
-    await late.close()
+    await lazy.close()
 
 
 async def test_a_client_that_has_left_meanwhile_disturbs_none(port: Port) -> None:
@@ -181,5 +181,5 @@ async def test_where_the_import_fails_its_clients_are_disconnected_and_the_next_
 async def test_at_the_end_those_that_wait_are_disconnected(port: Port) -> None:
     asking = asyncio.ensure_future(port.ask())
     await eventually(is_being_imported)
-    await port.late.close()
+    await port.lazy.close()
     assert await asking == b""

@@ -1,4 +1,4 @@
-"""The way past the mesh, for names that are outside of it (`--reach-direct`): from this laptop, as without
+"""The upstream for names outside of the mesh (`--reach-direct`): connects from this laptop, as without
 devroute.
 """
 
@@ -9,7 +9,7 @@ from devroute.upstream.negotiating import NegotiatingUpstream
 from devroute.upstream.tcp import TcpUpstream
 
 
-def past_the_mesh(to: MeshPort) -> App:
+def app_outside_mesh(to: MeshPort) -> App:
     """To one host and port."""
     dialer = Dialer(to.host, to.port)
     return TcpUpstream(to.address, dialer) if to.tcp else NegotiatingUpstream(dialer)

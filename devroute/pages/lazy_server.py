@@ -1,5 +1,5 @@
-"""What aiohttp serves, loaded when its first client connects: people may never ask, and the import of aiohttp
-takes 13 MiB and a third of a start (decisions 67 and 69).
+"""Servers of aiohttp that are loaded when their first client connects: people may never ask, and the import
+of aiohttp takes 13 MiB and a third of a start (decisions 67 and 69).
 """
 
 import asyncio
@@ -26,7 +26,7 @@ def _those_of(module: ModuleType, runner: "AppRunner") -> Factory:
     return server
 
 
-class LateProtocols:
+class LazyProtocols:
     """A factory of protocols. The first connection has the module of this name imported, in a thread;
     `make(module)` returns the runner of its application, which is set up here, and
     `protocols(module, runner)` what makes its protocols. Connections made meanwhile wait for it. Where the
@@ -95,14 +95,14 @@ class LateProtocols:
 class _Waiting(asyncio.Protocol):
     """A connection that is not read until there is a protocol for it."""
 
-    def __init__(self, late: LateProtocols) -> None:
-        self._late = late
+    def __init__(self, lazy: LazyProtocols) -> None:
+        self._lazy = lazy
         self._read = b""
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._late.connected(self)
+        self._lazy.connected(self)
 
     def data_received(self, data: bytes) -> None:
         self._read += data
@@ -111,7 +111,7 @@ class _Waiting(asyncio.Protocol):
         self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._late.disconnected(self)
+        self._lazy.disconnected(self)
 
     def replace_by(self, protocol: asyncio.BaseProtocol) -> None:
         if self.transport.is_closing():
@@ -123,15 +123,15 @@ class _Waiting(asyncio.Protocol):
             cast(asyncio.Protocol, protocol).data_received(self._read)
 
 
-class LateServer:
-    """Serves `listening`, a socket that listens and does not block, by LateProtocols of this module. Owns
+class LazyServer:
+    """Serves `listening`, a socket that listens and does not block, by LazyProtocols of this module. Owns
     both."""
 
     def __init__(
         self, listening: socket.socket, module: str, make: Callable[[ModuleType], "AppRunner"]
     ) -> None:
         self._listening = listening
-        self._protocols = LateProtocols(module, make)
+        self._protocols = LazyProtocols(module, make)
         self._server: asyncio.Server | None = None
         self._tasks = TaskOwner()
 

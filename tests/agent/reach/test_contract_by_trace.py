@@ -2,8 +2,8 @@
 
 import pytest
 
-from devroute.agent.reach import chain
-from devroute.agent.reach.chain import KEPT_SECONDS, ContractChain, trace_ids
+from devroute.agent.reach import contract_by_trace
+from devroute.agent.reach.contract_by_trace import KEPT_SECONDS, ContractsByTrace, trace_ids
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.agent.reach.rewriting import RewritingUpstream
 from devroute.http.message import Framing, RequestHead
@@ -112,7 +112,7 @@ def test_of_devroute_s_fields_a_program_sends_those_of_a_caller_alone() -> None:
 
 def test_a_contract_is_found_for_a_minute_after_its_last_request() -> None:
     now = 1000.0
-    known = ContractChain(lambda: now)
+    known = ContractsByTrace(lambda: now)
     later = head("x-request-id: 6f1f-11")
     known.begin(DETOURED)
     known.begin(DETOURED)
@@ -127,8 +127,8 @@ def test_a_contract_is_found_for_a_minute_after_its_last_request() -> None:
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain, "MAX_ENDED", 3)
-    known = ContractChain(lambda: 0.0)
+    monkeypatch.setattr(contract_by_trace, "MAX_ENDED", 3)
+    known = ContractsByTrace(lambda: 0.0)
 
     def answered(number: int) -> bytes:
         request = head(f"x-devroute: {CONTRACT}", f"x-request-id: {number}")
@@ -146,7 +146,7 @@ def test_ids_of_one_trace_are_equal_in_all_formats() -> None:
 
 def outgoing(answering: list[bytes], wire: bytes, own: bytes | None = None) -> list[bytes]:
     """What is sent for a request of a program, while these are being answered."""
-    known = ContractChain(lambda: 0.0)
+    known = ContractsByTrace(lambda: 0.0)
     for each in answering:
         known.begin(each)
     app = App()

@@ -115,7 +115,7 @@ class Applied(Protocol):
     rules: tuple[Rule, ...]
 
 
-class RuleBook:
+class RuleList:
     def __init__(self, rules: Iterable[RuleSettings] = ()) -> None:
         self.on = True
         #: Grows with each change of anything that the page shows.

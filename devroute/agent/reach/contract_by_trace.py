@@ -94,7 +94,7 @@ class _Known:
         self.open = 0
 
 
-class ContractChain:
+class ContractsByTrace:
     """`begin` and `end` are called with the head of each request to this laptop's apps. As many ids are kept
     as the open requests have, and MAX_ENDED more."""
 
