@@ -128,6 +128,7 @@ class OpenedStream(LinkStream):
         if not self.done:
             self.done = True
             self._sink.on_error(error)
+        self.link.dismiss(self)  # one that was refused may have sent data since then
         self.settle()
 
     def waiting_budget(self) -> WindowBudget | None:

@@ -5,16 +5,16 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, UpstreamReset
+from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, TunnelFlooded, UpstreamReset
 from devroute.http.message import RequestHead
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.opened_stream import OpenedStream, SampledStream
 from devroute.tunnel.protocol.events import HelloFrame, Opened, RenewFrame
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAMS
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
-from devroute.tunnel.protocol.windows import LINK_RESPONSES, PROCESS_RESPONSES, WindowBudget
+from devroute.tunnel.protocol.windows import LINK_RESPONSES, LINK_UNREAD, PROCESS_RESPONSES, WindowBudget
 from devroute.tunnel.served_stream import Finished, Observe
 from devroute.upstream.interface import ResponseSink, Upstream
 from devroute.upstream.quota import Quota
@@ -72,7 +72,7 @@ class TunnelUpstream:
         stream = OpenedStream(link, head, sink) if span is None else SampledStream(link, head, sink, span)
         quota = link.quota
         refused = quota is not None and (len(quota.links) > 1 or quota.pools) and not quota.admit()
-        if refused or (link.delayed and link.full):
+        if refused or (link.delayed and link.full) or (link.write_paused and link.unread > LINK_UNREAD):
             link.refuse(stream)
             return stream
         try:
@@ -140,6 +140,7 @@ class ProxyLink(ExchangeLink):
         self._idle_check: asyncio.TimerHandle | None = None
         self._extended_for = 0.0  # `pinged_at` of the last PING that was given more time, as a check was late
         self._egress: Egress | None = None
+        self._opened_unread = 0  # streams that the agent has opened since it stopped to read
         self._gone = gone
         self._rare[HelloFrame] = lambda event: hello(self, event.body)
         self._rare[RenewFrame] = lambda event: renew(self, event.token)
@@ -176,8 +177,23 @@ class ProxyLink(ExchangeLink):
         return TunnelUpstream(self, service)
 
     def on_opened(self, event: Opened) -> None:
-        if self.close_error is None and self._egress is not None:
-            self.serve(event, self._egress(event.service))
+        if self.close_error is not None or self._egress is None:
+            return
+        if self.write_paused:
+            self._count_opened_unread()
+        self.serve(event, self._egress(event.service))
+
+    def _count_opened_unread(self) -> None:
+        """To an agent that keeps to the protocol a stream is open until it has read its end, and it has at
+        most MAX_STREAMS open."""
+        self._opened_unread += 1
+        if self._opened_unread == MAX_STREAMS + 1:
+            flood = TunnelFlooded("a flood of streams whose ends are not read")
+            self._loop.call_soon(self.reject, flood)  # once each stream of this read has its owner
+
+    def resume_writing(self) -> None:
+        self._opened_unread = 0
+        super().resume_writing()
 
     def open_stream(self, owner: OpenedStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""
@@ -229,6 +245,13 @@ class ProxyLink(ExchangeLink):
         return self._session.accepted
 
     @property
+    def unread(self) -> int:
+        """Bytes that wait because the other end does not read."""
+        if not self.write_paused:
+            return 0
+        return self._session.pending + self.transport.get_write_buffer_size()
+
+    @property
     def full(self) -> bool:
         return self.in_flight >= self._session.max_streams
 
@@ -236,6 +259,8 @@ class ProxyLink(ExchangeLink):
         """The error for one more request, if there are too many."""
         if self.full:
             return TargetOverloaded(f"{self.in_flight} requests are open to this laptop already")
+        if self.unread > LINK_UNREAD:
+            return TargetOverloaded(f"the {self._peer} does not read: {self.unread} bytes wait for it")
         quota = self.quota
         return None if quota is None or quota.admit() else quota.overloaded()
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from hpack import Encoder
-from hyperframe.frame import HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from devroute.downstream.http1 import MAX_AT_ONCE
 from devroute.http.http2.protocol import MAX_EVENTS, PREFACE, Http2Protocol
@@ -38,6 +38,27 @@ async def test_many_small_requests_in_one_read_leave_others_their_turns(sent: by
                 await asyncio.sleep(0)
                 turns += 1
     assert turns >= 900 // max(MAX_AT_ONCE, MAX_EVENTS)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [DataFrame(1), RstStreamFrame(1), WindowUpdateFrame(1, window_increment=1), SettingsFrame(flags=["ACK"])],
+    ids=lambda frame: type(frame).__name__,
+)
+def test_frames_that_belong_to_no_stream_are_read_in_parts_too(frame: Frame) -> None:
+    wire = Http2Protocol(client=False)
+    wire.receive(resets(1))
+    wire.forget(1)
+    wire.data_to_send()
+    sent = frame.serialize() * 2000
+    events = wire.receive(sent)
+    turns = 1
+    while wire.more:
+        assert len(wire.data_to_send()) <= MAX_EVENTS * 13
+        events += wire.receive(b"")
+        turns += 1
+    assert turns >= 2000 // MAX_EVENTS
+    assert len(events) == 2000
 
 
 def test_a_read_is_reported_in_parts_and_to_its_end() -> None:

@@ -18,8 +18,16 @@ from devroute.tunnel.protocol.flood_guard import (
     RESET_BURST,
     TINY_BURST,
 )
-from devroute.tunnel.protocol.frames import CREDIT, FIRST_AGENT_ID, OPEN_PREFIX, WINDOW, Flag, FrameType
-from devroute.tunnel.protocol.windows import LINK_RESPONSES, WindowBudget
+from devroute.tunnel.protocol.frames import (
+    CREDIT,
+    FIRST_AGENT_ID,
+    MAX_STREAMS,
+    OPEN_PREFIX,
+    WINDOW,
+    Flag,
+    FrameType,
+)
+from devroute.tunnel.protocol.windows import LINK_RESPONSES, LINK_UNREAD, WindowBudget
 from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import App, Client, answer, connect, get, head, post, tunnel
 from tests.support.mesh_way import reaching
@@ -108,6 +116,40 @@ async def test_an_agent_that_opens_and_resets_streams_loses_its_link() -> None:
         assert hostile.goaway.code == "tunnel-flood"
         await eventually(lambda: all(stream.cancelled.is_set() for stream in app.streams))
         assert RESET_BURST <= len(app.streams) < next(numbers) - FIRST_AGENT_ID
+
+
+async def test_an_agent_that_opens_more_streams_than_it_can_have_read_the_end_of_loses_its_link() -> None:
+    async with reaching(App(answer(bytes(5_000)))) as (mesh, _links, hostile, where):
+        (proxy,) = where.tunnels.links
+        opening = OPEN_PREFIX.pack(0, 4) + b"c:80" + get().wire
+        numbers = itertools.count(FIRST_AGENT_ID)
+        hostile.transport.pause_reading()
+        async with asyncio.timeout(PATIENCE_S):
+            while not proxy.disconnected.done():
+                if not hostile.transport.is_closing():
+                    frames = (frame(FrameType.OPEN, next(numbers), opening, Flag.END) for _ in range(100))
+                    send(hostile, *frames)
+                await asyncio.sleep(0)
+        assert isinstance(proxy.close_error, TunnelFlooded)
+        assert MAX_STREAMS < len(mesh.ended) < 3 * MAX_STREAMS
+
+
+async def test_a_laptop_that_does_not_read_gets_no_more_requests_than_the_proxy_can_hold() -> None:
+    async with tunnel(App()) as (where, agent):
+        (proxy,) = where.tunnels.links
+        agent.transport.pause_reading()
+        clients = [Client() for _ in range(LINK_UNREAD // 100_000 + 200)]
+        for client in clients:
+            where.upstream().open(post(100_000), client).send_data(bytes(100_000))
+            await asyncio.sleep(0)
+        assert LINK_UNREAD < proxy.unread < LINK_UNREAD + 1024 * 1024
+        await asyncio.wait_for(clients[-1].done.wait(), PATIENCE_S)
+        assert isinstance(clients[-1].error, TargetOverloaded)
+        assert "does not read" in clients[-1].error.message
+        assert isinstance(where.upstream().reserve(), TargetOverloaded)
+        agent.transport.resume_reading()
+        await eventually(lambda: not proxy.unread)
+        assert where.upstream().reserve() is None
 
 
 async def test_a_proxy_that_floods_the_agent_loses_it() -> None:

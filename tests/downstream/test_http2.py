@@ -880,6 +880,40 @@ async def test_a_flood_of_control_frames_ends_the_connection(name: str) -> None:
         assert await client.goodbye() is ENHANCE_YOUR_CALM
 
 
+STRAYS = {
+    "empty data": DataFrame(1),
+    "data": DataFrame(1, data=b"x"),
+    "window updates": WindowUpdateFrame(1, window_increment=1),
+    "resets": RstStreamFrame(1),
+    "settings acknowledged": SettingsFrame(flags=["ACK"]),
+}
+
+
+@pytest.mark.parametrize("name", list(STRAYS))
+async def test_a_flood_of_frames_for_a_stream_that_was_reset_ends_the_connection(name: str) -> None:
+    async with data_port(app := App()) as port, peer(port.number) as client:
+        client.wire.reset_stream(client.request(end=False, grpc=False))
+        client.flush()
+        await asyncio.wait_for(app.opened.wait(), PATIENCE_S)
+        await asyncio.wait_for(app.streams[0].cancelled.wait(), PATIENCE_S)
+        client.raw(*[STRAYS[name]] * (3 * flood_guard.CONTROL_BURST))
+        assert await client.goodbye() is ENHANCE_YOUR_CALM
+
+
+async def test_data_that_is_under_way_when_the_proxy_resets_its_stream_is_ignored() -> None:
+    """RFC 9113 §5.1: as much as the window, and the connection carries other calls."""
+    async with data_port(app := App()) as port, peer(port.number) as client:
+        stream = client.request(end=False, grpc=False)
+        await asyncio.wait_for(app.opened.wait(), PATIENCE_S)
+        app.streams[0].sink.on_head(head(200))
+        app.streams[0].sink.on_error(AppUnreachable("the app is gone"))
+        await client.until(h2.events.StreamReset, number=stream)
+        client.raw(*[DataFrame(stream, data=b"x")] * (3 * flood_guard.CONTROL_BURST))
+        app.serve = answer(b"still here")
+        assert (await client.whole(client.request(grpc=False)))[1] == b"still here"
+        assert not any(isinstance(event, h2.events.StreamReset) for event in client.events)
+
+
 async def test_a_peer_that_keeps_sending_still_receives_why_its_connection_ended() -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         client.raw(*[FLOODS["ping"]] * (3 * flood_guard.CONTROL_BURST))

@@ -6,7 +6,14 @@ import tracemalloc
 
 import pytest
 
-from devroute.errors import AppUnreachable, DevrouteError, RequestMalformed, UpstreamInvalid, UpstreamReset
+from devroute.errors import (
+    AppUnreachable,
+    DevrouteError,
+    RequestMalformed,
+    TargetOverloaded,
+    UpstreamInvalid,
+    UpstreamReset,
+)
 from devroute.http.http1.response import ResponseHeadParser
 from devroute.http.message import RULE_LINE, Framing, RequestHead
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
@@ -162,6 +169,18 @@ async def test_a_request_line_of_other_than_three_parts_is_refused(wire: bytes) 
         client = await fetch(where.upstream(), RequestHead(b"GET", b"/", Framing.NONE, 0, wire))
     assert isinstance(client.error, RequestMalformed)
     assert not app.streams
+
+
+async def test_an_upload_that_was_refused_is_no_source_any_more() -> None:
+    async with tunnel(App()) as (where, _):
+        (proxy,) = where.tunnels.links
+        proxy.limit_streams(0)
+        client = Client()
+        stream = where.upstream().open(post(100_000), client)
+        stream.send_data(bytes(8 * 1024))
+        await asyncio.wait_for(client.done.wait(), 20)
+        assert isinstance(client.error, TargetOverloaded)
+        assert not proxy.sources
 
 
 async def test_early_hints_and_trailers_reach_the_client() -> None:

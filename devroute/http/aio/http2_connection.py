@@ -23,7 +23,7 @@ from devroute.http.http2.flood_guard import (
     RESETS_PER_SECOND,
 )
 from devroute.http.http2.headers import Fields
-from devroute.http.http2.protocol import Http2Protocol
+from devroute.http.http2.protocol import Http2Protocol, StrayFrame
 from devroute.token_bucket import TokenBucket
 
 #: Bytes that are read and discarded after a GOAWAY for a fault, so that the peer receives it.
@@ -337,7 +337,9 @@ _HANDLERS: Final[dict[type[h2.Event], Callable[[Any, Any], None]]] = {
     h2.RemoteSettingsChanged: Http2Connection._on_settings,
     h2.PingReceived: Http2Connection._on_control_frame,
     h2.PingAckReceived: Http2Connection._on_pong,
+    h2.SettingsAcknowledged: Http2Connection._on_control_frame,
     h2.PriorityUpdated: Http2Connection._on_control_frame,
     h2.UnknownFrameReceived: Http2Connection._on_control_frame,
+    StrayFrame: Http2Connection._on_control_frame,
     h2.ConnectionTerminated: Http2Connection._on_goaway,
 }

@@ -7,9 +7,9 @@ from typing import Final
 RESET_BURST: Final = 1000
 RESETS_PER_SECOND: Final = 100
 
-#: Control frames (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, unknown types), at once and for each
-#: second. gRPC measures its bandwidth by PINGs and opens windows as data flows, so each frame with a head or
-#: data earns more of them.
+#: Control frames (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, empty DATA, unknown types, any for a stream that
+#: has ended), at once and for each second. gRPC measures its bandwidth by PINGs and opens windows as data
+#: flows, so each frame with a head or data earns more of them.
 CONTROL_BURST: Final = 1000
 CONTROL_PER_SECOND: Final = 100
 CONTROL_PER_FRAME: Final = 4

@@ -32,7 +32,7 @@ from devroute.proxy.egress.watched_stream import WatchedStream
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY
-from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_WAITING, WindowBudget
+from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_UNREAD, SUBJECT_WAITING, WindowBudget
 from devroute.tunnel.proxy_link import ProxyLink
 from devroute.tunnel.served_stream import Finished
 from devroute.upstream.dialer import Dialer
@@ -93,6 +93,10 @@ class Egress:
     def full(self, subject: str) -> bool:
         """Whether a subject's laptops have as many streams open as they may, the newest one not counted."""
         return sum(link.reached for link in self._links[subject]) > self.max_per_subject
+
+    def unread(self, subject: str) -> int:
+        """Bytes that wait because a subject's laptops do not read."""
+        return sum(link.unread for link in self._links[subject])
 
     def destination(self, service: bytes) -> Destination:
         """Raises RequestMalformed."""
@@ -204,6 +208,9 @@ class _Laptop:
             return RefusingUpstream(
                 TargetOverloaded(many, hint="close some; the policy has limits.reach_per_subject")
             )
+        if self._link.write_paused and (unread := egress.unread(identity.subject)) > SUBJECT_UNREAD:
+            waits = f"'{identity.subject}' does not read its responses: {unread} bytes wait"
+            return RefusingUpstream(TargetOverloaded(waits, hint="request less at once"))
         found = self._judged.get(service)
         if found is not None:
             return found

@@ -22,6 +22,12 @@ PROCESS_WAITING: Final = 256 * WINDOW
 LINK_RESPONSES: Final = 256 * WINDOW
 PROCESS_RESPONSES: Final = 384 * WINDOW
 
+#: Bytes that wait for a laptop that does not read, beyond which its link gets no new requests.
+LINK_UNREAD: Final = 64 * WINDOW
+#: The same of all links of a subject, beyond which its laptops reach nothing more: what is open is bounded by
+#: number, but a response that came whole is open no more, and its laptop opens the next.
+SUBJECT_UNREAD: Final = 16 * WINDOW
+
 
 class WindowBudget:
     """Bytes, of growth or of what waits, that are left. `shared`: a budget that counts them too."""

@@ -32,10 +32,11 @@ from devroute.proxy.egress import egress as egress_module
 from devroute.proxy.egress.egress import Egress
 from devroute.proxy.egress.tcp import MeshTcpStream, is_own_machine
 from devroute.proxy.settings import ProxySettings
+from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol import flood_guard
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY, TINY_BURST
 from devroute.tunnel.protocol.frames import WINDOW
-from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_WAITING, WindowBudget
+from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_UNREAD, SUBJECT_WAITING, WindowBudget
 from devroute.upstream.resolver import Resolver
 from devroute.upstream.tcp import TcpConnection, TcpStream
 from tests.support.eventually import eventually
@@ -70,6 +71,7 @@ class Names(Resolver):
 @dataclass
 class Reaching:
     egress: Egress
+    agent: AgentLink
     links: MeshLinks
     names: Names
     site: Site
@@ -102,7 +104,7 @@ async def reaching(app: App | None = None, **settings: Any) -> AsyncIterator[Rea
     egress = Egress(ProxySettings(**settings), lambda: found.policy, app, record, names)
     async with site(reach=egress) as where:
         link = await welcomed(where)
-        found = Reaching(egress, MeshLinks(lambda: [link]), names, where, events)
+        found = Reaching(egress, link, MeshLinks(lambda: [link]), names, where, events)
         yield found
         link.close_with(DevrouteError("the test is over"))
     await egress.close()
@@ -271,6 +273,23 @@ async def test_the_links_of_a_subject_share_what_may_wait_for_them() -> None:
             others += WINDOW
         assert others == PROCESS_WAITING - SUBJECT_WAITING
         assert not bob.take(1)
+
+
+async def test_a_laptop_that_does_not_read_its_responses_makes_the_proxy_hold_few_of_them() -> None:
+    async with reaching(App(answer(bytes(50_000)))) as found:
+        (proxy,) = found.site.tunnels.links
+        found.agent.transport.pause_reading()
+        clients = [Client() for _ in range(2000)]
+        for number, client in enumerate(clients, 1):
+            found.links.upstream("c:80").open(get(), client)
+            if number % 10 == 0:  # of those that are open at a time, each may get a response
+                await eventually(lambda: found.egress.counts.total() == number)  # noqa: B023  # awaited here
+        assert SUBJECT_UNREAD < proxy.unread < SUBJECT_UNREAD + 1024 * 1024
+        found.agent.transport.resume_reading()
+        await asyncio.gather(*(asyncio.wait_for(client.done.wait(), 20) for client in clients))
+        assert {type(client.error) for client in clients} == {type(None), TargetOverloaded}
+        assert proxy.unread == 0
+        assert (await found.get("c:80")).error is None
 
 
 @pytest.mark.parametrize(("service", "kind"), [("d:80", ReachDenied), ("c:80", RequestMalformed)])
