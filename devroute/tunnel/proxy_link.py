@@ -11,7 +11,7 @@ from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.opened_stream import OpenedStream, SampledStream
 from devroute.tunnel.protocol.events import Hello, Opened, Renew
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, Reason
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.protocol.windows import LINK_RESPONSES, PROCESS_RESPONSES, WindowBudget
@@ -178,6 +178,10 @@ class ProxyLink(ExchangeLink):
     def on_opened(self, event: Opened) -> None:
         if self.close_error is None and self._egress is not None:
             self.serve(event, self._egress(event.service))
+
+    def reset_code(self, reason: Reason) -> str:
+        """Audit trail and metrics have no code of an agent's choice."""
+        return "cancelled"
 
     def open_stream(self, owner: OpenedStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""
