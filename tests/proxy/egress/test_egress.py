@@ -438,6 +438,17 @@ async def test_a_service_that_ends_its_half_first_gets_the_rest_of_the_laptop_s(
 
 
 @pytest.mark.usefixtures("loopback_permitted")
+async def test_a_laptop_that_ends_its_half_before_it_is_connected_leaves_nothing_open() -> None:
+    async with database(lambda reader, writer: reader.read()) as port, reaching() as found:
+        client = Client()
+        stream = found.links.upstream(f"tcp://db.data:{port}").open(tcp_request("db:1"), client)
+        stream.send_end([])
+        await asyncio.wait_for(client.done.wait(), 20)
+        assert (client.error, client.heads[0].status) == (None, 101)
+        await eventually(lambda: found.events and not found.egress.open)
+
+
+@pytest.mark.usefixtures("loopback_permitted")
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_service_that_closes_at_the_first_bytes_may_want_the_mesh_s_tls(*, reset: bool) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
