@@ -277,8 +277,7 @@ class RecordedStream:
             store.add_rule(capture, value)
         elif event == _REQUEST_END:
             store.complete_request(capture, now)
-            if self._upgraded:
-                self._end_half(store, capture, now)
+            self._end_half(store, capture, now)
         elif event == _RESPONSE_END:
             if self._upgraded:
                 self._end_half(store, capture, now)
@@ -324,7 +323,8 @@ class RecordedStream:
             self._response.watcher = GrpcMessages(from_client=False)
 
     def _end_half(self, store: CaptureStore, capture: Capture, now: float) -> None:
-        if self._half_closed:
+        """Of an upgraded one each half ends by itself, and the request's may before the upgrade."""
+        if self._upgraded and self._half_closed:
             self._done = True
             store.complete(capture, [], now)
         self._half_closed = True

@@ -15,7 +15,7 @@ from devroute.tunnel.link_stream import UNBOUNDED
 from devroute.tunnel.liveness import Liveness
 from devroute.tunnel.opened_stream import OpenedStream
 from devroute.tunnel.protocol.events import Opened
-from devroute.tunnel.protocol.frames import Flag
+from devroute.tunnel.protocol.frames import Flag, Reason
 from devroute.tunnel.protocol.session import Session
 from devroute.tunnel.protocol.stream import NO_STREAM
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -118,6 +118,10 @@ class ExchangeLink(Link):
         self._loop.call_soon(owner.broken, error)
 
     # --- requests from it
+
+    def reset_code(self, reason: Reason) -> str:
+        """What is reported of a request that the other end has reset."""
+        return reason.code
 
     def serve(self, event: Opened, upstream: Upstream) -> None:
         """Pass a request that the other end has opened to `upstream`."""

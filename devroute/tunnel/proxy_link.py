@@ -11,7 +11,7 @@ from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.opened_stream import OpenedStream, SampledStream
 from devroute.tunnel.protocol.events import HelloFrame, Opened, RenewFrame
-from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAMS
+from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES, MAX_STREAMS, Reason
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.protocol.windows import LINK_RESPONSES, LINK_UNREAD, PROCESS_RESPONSES, WindowBudget
@@ -194,6 +194,10 @@ class ProxyLink(ExchangeLink):
     def resume_writing(self) -> None:
         self._opened_unread = 0
         super().resume_writing()
+
+    def reset_code(self, reason: Reason) -> str:
+        """Audit trail and metrics have no code of an agent's choice."""
+        return "cancelled"
 
     def open_stream(self, owner: OpenedStream, service: bytes, wire: bytes, flags: int, length: int) -> None:
         """Start a request. Raises ValueError while the session cannot open a stream."""

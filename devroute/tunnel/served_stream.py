@@ -32,7 +32,8 @@ class Finished(NamedTuple):
     a code of devroute.errors or "cancelled", with its reason. `head` is the request's, as it came. `refusal`
     is the start of the body of a 400 or 403, which may be the app's server refusing what it was sent.
     `grpc_status` is None where the response has none. `rule`: what a rule did, "" if none did anything.
-    `outgoing`: one from this laptop, and `service` that of the mesh (agent/outgoing.py)."""
+    `outgoing`: one from this laptop, and `service` that of the mesh (agent/outgoing.py). `abandoned`: it was
+    ended by the end that sent it, or for what that sent, and not by its upstream."""
 
     service: str
     method: str
@@ -48,6 +49,7 @@ class Finished(NamedTuple):
     grpc_status: int | None = None
     rule: str = ""
     outgoing: bool = False
+    abandoned: bool = False
 
     @property
     def failed(self) -> bool:
@@ -129,12 +131,12 @@ class ServedStream(LinkStream):
 
     def receive_reset(self, reason: Reason) -> None:
         self.link.dismiss(self)
-        self._abandon(reason.code, reason.message)
+        self._abandon(self._exchanges.reset_code(reason), reason.message)
 
     def _abandon(self, code: str, reason: str) -> None:
         self.done = True
         self._to_app.cancel()
-        self._finished(code, reason)
+        self._finished(code, reason, abandoned=True)
         self.settle()
 
     def waiting_budget(self) -> WindowBudget | None:
@@ -201,7 +203,7 @@ class ServedStream(LinkStream):
         self._finished(error.code, error.message)
         self.settle()
 
-    def _finished(self, code: str, reason: str) -> None:
+    def _finished(self, code: str, reason: str, *, abandoned: bool = False) -> None:
         link = self._exchanges
         observe, head, started = link.observe, self._head, self._started
         if started >= 0:
@@ -221,6 +223,7 @@ class ServedStream(LinkStream):
                 self._grpc_status,
                 self._rule,
                 False,
+                abandoned,
             )
             observe(_new(Finished, fields))
 

@@ -17,7 +17,7 @@ from devroute.upstream.http1_stream import Http1PoolBase, Http1Stream
 class Http1Connection(Connection):
     """One connection: idle in its pool, or serving one stream. `idle_limit`: seconds for which it may be idle
     before it is used again; `repeated_head`: the last one that the upstream had sent before;
-    `unsolicited`: it has sent something without a request."""
+    `unsolicited`: it has sent something without a request; `write_paused`: it takes no more for now."""
 
     __slots__ = (
         "_is_readable",
@@ -29,6 +29,7 @@ class Http1Connection(Connection):
         "repeated_head",
         "stream",
         "unsolicited",
+        "write_paused",
     )
 
     def __init__(self, pool: Http1PoolBase, loop: asyncio.AbstractEventLoop) -> None:
@@ -40,6 +41,7 @@ class Http1Connection(Connection):
         self.idle_limit = NO_LIMIT
         self.generation = 0
         self.unsolicited = False
+        self.write_paused = False
         self.repeated_head: ResponseHead | None = None
         self.stream: Http1Stream | None = None
 
@@ -89,10 +91,12 @@ class Http1Connection(Connection):
             stream.lost(error)
 
     def pause_writing(self) -> None:
+        self.write_paused = True
         if self.stream is not None:
             self.stream.sink.pause_request()
 
     def resume_writing(self) -> None:
+        self.write_paused = False
         if self.stream is not None:
             self.stream.sink.resume_request()
 

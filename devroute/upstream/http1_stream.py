@@ -111,7 +111,8 @@ class Http1Stream:
             for piece in self._unsent:
                 connection.write(piece)
             self._unsent = None
-            self.sink.resume_request()
+            if not connection.write_paused:
+                self.sink.resume_request()
         if self._paused:
             connection.pause_reading()
 

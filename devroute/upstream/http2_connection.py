@@ -205,9 +205,10 @@ class Http2UpstreamStream(Http2Stream):
 
 
 class Http2UpstreamConnection(Http2Connection):
-    """`ready` is done when the app's SETTINGS were received, or fails if they cannot be."""
+    """`ready` is done when the app's SETTINGS were received, or fails if they cannot be. `generation`: its
+    pool's when it was begun."""
 
-    __slots__ = ("_next", "_pool", "_preface", "draining", "idle_since", "ready")
+    __slots__ = ("_next", "_pool", "_preface", "draining", "generation", "idle_since", "ready")
 
     def __init__(self, pool: Http2PoolInterface, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(Http2Protocol(client=True), loop)
@@ -216,6 +217,7 @@ class Http2UpstreamConnection(Http2Connection):
         self.ready: asyncio.Future[None] = loop.create_future()
         self._next = 1  # the id of the next stream; h2 counts only those whose head was sent
         self.draining = False  # takes no new requests (GOAWAY, or retired)
+        self.generation = 0
         self.idle_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -26,6 +26,8 @@ class Http2Pool(AddressPool):
 
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         super().__init__(dialer, max_in_flight)
+        # The number of calls of `close_idle`: connections of older generations serve no further request.
+        self._generation = 0
         self._connections: list[Http2UpstreamConnection] = []
         self._waiting: deque[Http2UpstreamStream] = deque()
         self._connecting = False  # at most one connection at a time
@@ -58,7 +60,8 @@ class Http2Pool(AddressPool):
             self._admit(await self._connect(seconds))
 
     def close_idle(self) -> None:
-        """Close idle connections, and use busy ones for no further request."""
+        """Close idle connections, and use those that are busy or being opened for no further request."""
+        self._generation += 1
         for connection in list(self._connections):
             connection.retire()
 
@@ -107,9 +110,10 @@ class Http2Pool(AddressPool):
             self._admit(connection)
 
     async def _connect(self, seconds: float | None = None) -> Http2UpstreamConnection:
-        loop = self._loop
+        loop, generation = self._loop, self._generation
         seconds = seconds or self._dialer.connect_timeout
         connection = await self._dialer.connect(lambda: Http2UpstreamConnection(self, loop), "h2")
+        connection.generation = generation
         try:
             async with asyncio.timeout(seconds):
                 await connection.ready
@@ -124,6 +128,8 @@ class Http2Pool(AddressPool):
         return connection
 
     def _admit(self, connection: Http2UpstreamConnection) -> None:
+        if connection.generation != self._generation:
+            connection.retire()
         if connection.closed:
             self.assign_waiting()
             return

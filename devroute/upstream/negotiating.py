@@ -150,7 +150,7 @@ class NegotiatingUpstream:
         await self._http1.probe()
 
     def close_idle(self) -> None:
-        """Close idle connections, and use busy ones for no further request."""
+        """Close idle connections, and use those that are busy or being opened for no further request."""
         self._http1.close_idle()
         if self._http2 is not None:
             self._http2.close_idle()

@@ -96,7 +96,7 @@ class TcpStream:
         unsent, self._unsent = self._unsent, []
         for data in unsent:
             connection.send(data)
-        if unsent:
+        if unsent and not connection.write_paused:
             self._sink.resume_request()
         if self._ended:
             connection.end()
@@ -188,15 +188,16 @@ class TcpStream:
 
 
 class TcpConnection(PausedConnection):
-    """The connection to the server. It passes nothing on until `resume_reading`."""
+    """The connection to the server. It passes nothing on until `resume_reading`. `write_paused`: it takes no
+    more for now."""
 
-    __slots__ = ("_began", "_peer_ended", "_received", "_sent", "_stream")
+    __slots__ = ("_began", "_peer_ended", "_received", "_sent", "_stream", "write_paused")
 
     def __init__(self, stream: TcpStream, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._stream = stream
         self._began = loop.time()
-        self._sent = self._received = self._peer_ended = False
+        self._sent = self._received = self._peer_ended = self.write_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -235,7 +236,9 @@ class TcpConnection(PausedConnection):
         self._stream.lost(error, complete=complete, refused=self._refused)
 
     def pause_writing(self) -> None:
+        self.write_paused = True
         self._stream.pause_source()
 
     def resume_writing(self) -> None:
+        self.write_paused = False
         self._stream.resume_source()

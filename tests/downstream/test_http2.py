@@ -841,6 +841,37 @@ async def test_a_new_policy_takes_effect_on_busy_connections_too() -> None:
             assert (await client.whole(client.request()))[0][b"grpc-status"] == b"7"
 
 
+async def test_a_new_policy_takes_effect_on_connections_that_are_being_opened_too() -> None:
+    permitted, speak, accepted = True, asyncio.Event(), 0
+
+    def permit(host: str, port: int) -> None:
+        if not permitted:
+            raise TargetDenied("not any more")
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        await speak.wait()
+        app = Peer(reader, writer, client=False)
+        while not app.ended:
+            await app.turn()
+            requests.extend(each for each in app.events if isinstance(each, h2.events.RequestReceived))
+        writer.close()
+
+    requests: list[h2.events.Event] = []
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    upstream = Http2Pool(Dialer("127.0.0.1", server.sockets[0].getsockname()[1], permit=permit))
+    async with server, data_port(upstream) as port, peer(port.number) as client:
+        stream = client.request()
+        await eventually(lambda: accepted)
+        permitted = False
+        upstream.close_idle()
+        speak.set()
+        assert (await client.whole(stream))[0][b"grpc-status"] == b"7"
+        assert (requests, upstream.connected) == ([], False)
+        await eventually(lambda: not upstream.busy)
+
+
 # --- attacks -----------------------------------------------------------------------------------------------
 
 

@@ -19,12 +19,13 @@ from devroute.agent.ui.lines import LineReporter
 from devroute.agent.ui.writer import TerminalWriter
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import AppUnreachable, NotReplayable, RequestMalformed
+from devroute.http.message import Framing, RequestHead
 from devroute.inspector.recorder import BATCH, MAX_WAITING, SAMPLE, Recorder, RecordingUpstream
 from devroute.inspector.replay import Replayer
 from devroute.inspector.store import CaptureStore
 from tests.support import grpc_shop
 from tests.support.laptop import laptop, relayed, request, serving, two_events
-from tests.support.loopback import App, AppStream, BulkApp, Client, get, post, site
+from tests.support.loopback import App, AppStream, BulkApp, Client, get, head, post, site
 
 pytestmark = pytest.mark.asyncio
 
@@ -223,6 +224,19 @@ async def test_queued_events_are_bounded() -> None:
     assert recorder.queued_bytes == 0
     (capture,) = store.newest_first()
     assert capture.request_body.size == 100_000_000
+
+
+async def test_an_upgrade_whose_request_ends_before_it_is_complete_with_its_response() -> None:
+    recorder, app = recorder_of(CaptureStore()), App()
+    wire = b"GET / HTTP/1.1\r\nhost: foo\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n"
+    upgrade = RequestHead(b"GET", b"/", Framing.UPGRADE, 0, wire)
+    stream = RecordingUpstream(app, "foo", recorder).open(upgrade, Client())  # type: ignore[arg-type]
+    stream.send_end([])
+    app.streams[0].sink.on_head(head(101))
+    app.streams[0].sink.on_end([])
+    recorder.flush()
+    (capture,) = recorder.store.newest_first()
+    assert (capture.state, capture.error) == ("done", None)
 
 
 async def test_bytes_beyond_the_stored_part_of_a_body_are_counted_and_not_buffered() -> None:

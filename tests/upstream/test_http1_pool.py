@@ -13,6 +13,7 @@ import pytest
 
 from devroute.errors import AppUnreachable, TargetUnreachable
 from devroute.http.message import Framing, RequestHead
+from devroute.upstream.deferred import DeferredStream
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_pool import BLOCKED_SECONDS, IDLE_SECONDS, Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
@@ -21,6 +22,7 @@ from tests.support import h2_peer
 from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import Client, get, post
 from tests.support.ports import free_port
+from tests.upstream.fakes import RecordingSink
 
 
 async def fetch(pool: Http1Pool | NegotiatingUpstream | Http2Pool, head: RequestHead) -> Client:
@@ -336,6 +338,29 @@ async def test_a_probed_connection_carries_the_next_request() -> None:
         assert (await fetch(pool, post(1))).error is None
         assert limit.connections == 1
         await pool.close()
+
+
+async def test_an_upload_that_was_deferred_holds_its_source_until_the_app_reads() -> None:
+    size, paused = 64 * 1024 * 1024, []
+
+    async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        paused.append(sink.events[-1] == "pause")
+        await reader.readexactly(size)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    app = await asyncio.start_server(read_late, "127.0.0.1", 0, limit=1024)
+    pool = Http1Pool(Dialer("127.0.0.1", app.sockets[0].getsockname()[1]))
+    sink = RecordingSink()
+    stream = DeferredStream(post(size), sink)
+    async with app:
+        stream.send_data(bytes(size))
+        stream.begin(pool)
+        stream.send_end([])
+        await sink.until(lambda events: events[-1] == "end")
+    assert (paused, sink.events[-3:]) == ([True], ["resume", 200, "end"])
+    await pool.close()
 
 
 def two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:

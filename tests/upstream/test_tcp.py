@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from devroute.agent.mesh_links import tcp_request
 from devroute.errors import UpstreamReset
 from devroute.http.aio.connection import RECEIVE_BYTES
-from devroute.upstream.tcp import TcpConnection, TcpStream
+from devroute.upstream.dialer import Dialer
+from devroute.upstream.tcp import TcpConnection, TcpStream, TcpUpstream
 from tests.support.eventually import eventually, quiet
 from tests.support.loopback import Client
 from tests.support.ports import free_port
+from tests.upstream.fakes import RecordingSink
 
 #: Bytes that the kernel does not take for a peer which does not read.
 MORE_THAN_BUFFERS = 64 * 1024 * 1024
@@ -124,6 +127,31 @@ async def test_a_client_that_takes_no_more_gets_the_end_later() -> None:
         it.stream.resume_response()
         await eventually(it.client.done.is_set)
         assert it.client.body == b"hello"
+
+
+async def test_what_was_sent_early_holds_its_source_until_the_server_reads() -> None:
+    paused: list[bool] = []
+
+    async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        paused.append(sink.events[-1] == "pause")
+        received.set_result(1 + len(await reader.read()))
+        writer.close()
+
+    received: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(read_late, "127.0.0.1", 0, limit=1024)
+    port = server.sockets[0].getsockname()[1]
+    upstream = TcpUpstream("tcp://db", Dialer("127.0.0.1", port, permit=lambda ip, port: None))
+    async with server:
+        sink = RecordingSink()
+        stream = upstream.open(tcp_request("db:1"), sink)
+        stream.send_data(bytes(MORE_THAN_BUFFERS))
+        await sink.until(lambda events: "resume" in events)
+        stream.send_end([])
+        assert await received == MORE_THAN_BUFFERS
+        await sink.until(lambda events: events[-1] == "end")
+    assert (paused, sink.events[-2:]) == ([True], ["resume", "end"])
+    await upstream.close()
 
 
 async def test_the_end_of_the_servers_half_arrives_once_however_often_the_client_pauses() -> None:

@@ -44,7 +44,8 @@ from devroute.upstream.resolver import Resolver
 MAX_TCP: Final = 1024
 MAX_JUDGED_BYTES: Final = 16 * 1024
 
-#: Errors of streams that were not sent, where they have no response: refusals in the audit trail.
+#: Errors of streams that were not sent, unless these have a response or their laptop ended them: refusals in
+#: the audit trail.
 _NOT_SENT: Final = (ReachDenied, RequestMalformed, HeadTooLarge, NotSupported, TargetOverloaded)
 
 
@@ -232,8 +233,8 @@ class _Laptop:
         except RequestMalformed:
             service, protocol = "", "http"
         egress.counts[protocol, finished.code or "ok"] += 1
-        kind = BY_CODE.get(finished.code)
-        if kind is not None and issubclass(kind, _NOT_SENT) and not finished.status:
+        kind = None if finished.status or finished.abandoned else BY_CODE.get(finished.code)
+        if kind is not None and issubclass(kind, _NOT_SENT):
             error = kind(finished.reason, service=service, target=self._name)
             egress.record("refusal", at="reach", **refusal_fields(error, subject=subject))
             self._link.slow_down(REFUSED_AS_TINY)

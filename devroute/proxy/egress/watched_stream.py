@@ -78,11 +78,10 @@ class WatchedStream(PassingStream):
         self.stream.send_end(without_mesh_fields(trailers) if trailers else trailers)
 
     def _half_done(self) -> None:
-        """Of an upgraded one each half ends by itself."""
-        if self._upgraded:
-            if self._done:
-                self._remove()
-            self._done = True
+        """Of an upgraded one each half ends by itself, and the laptop's may before the upgrade."""
+        if self._upgraded and self._done:
+            self._remove()
+        self._done = True
 
     def cancel(self) -> None:
         self._remove()

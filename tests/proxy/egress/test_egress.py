@@ -33,6 +33,7 @@ from devroute.proxy.egress.egress import Egress
 from devroute.proxy.egress.tcp import MeshTcpStream, is_own_machine
 from devroute.proxy.settings import ProxySettings
 from devroute.tunnel.agent_link import AgentLink
+from devroute.tunnel.opened_stream import OpenedStream
 from devroute.tunnel.protocol import flood_guard
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY, TINY_BURST
 from devroute.tunnel.protocol.frames import WINDOW
@@ -159,6 +160,32 @@ async def test_what_is_not_permitted_is_refused_and_recorded(
             "refusal", "reach", "alice", kind.code,
         )  # fmt: skip
         assert not app.streams
+
+
+async def test_no_laptop_chooses_what_the_trail_and_the_metrics_say_of_its_requests() -> None:
+    async with reaching(app := App()) as found:
+        codes = ["reach-denied", *(f"made-up-{number}" for number in range(100))]
+        for code in codes:
+            stream = found.links.upstream("c:80").open(post(5), Client())
+            assert isinstance(stream, OpenedStream)
+            stream.link.send_reset(stream, code, "the laptop's own text")
+        await eventually(lambda: len(found.events) == len(codes))
+        assert {(event["event"], event.get("code")) for event in found.events} == {("reach", "cancelled")}
+        assert found.egress.counts == {("http", "cancelled"): len(codes)}
+        assert len(app.streams) == len(codes)
+
+
+async def test_a_body_of_the_wrong_length_hides_no_request_that_was_sent() -> None:
+    async with reaching(app := App()) as found:
+        stream = found.links.upstream("c:80").open(post(5), Client())
+        stream.send_data(b"whole")
+        await eventually(lambda: app.streams and app.streams[0].body == b"whole")
+        stream.send_data(b"!")
+        await eventually(lambda: found.events)
+        (event,) = found.events
+        assert (event["event"], event["service"], event["code"]) == (
+            "reach", "c.default:80", "request-malformed",
+        )  # fmt: skip
 
 
 async def test_trailers_say_nothing_that_only_the_mesh_may_say() -> None:
@@ -322,7 +349,7 @@ async def test_what_carries_nothing_for_too_long_ends() -> None:
         (stream,) = found.egress.open
         found.egress.tick(stream.active + 59)
         app.streams[0].sink.on_data(b"x")  # at second 59
-        found.egress.tick(stream.active + 60)
+        found.egress.tick(stream.active + 59.5)  # 60 may be more than 60, as the clock's numbers are rounded
         await eventually(lambda: client.body == b"x")
         assert not client.done.is_set()
         found.egress.tick(stream.active + 61)
@@ -427,6 +454,17 @@ async def test_a_service_that_ends_its_half_first_gets_the_rest_of_the_laptop_s(
         client.stream.send_end([])  # type: ignore[attr-defined]
         assert await asyncio.wait_for(rest, 20) == b"the rest"
         await eventually(lambda: not found.egress.open)
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_a_laptop_that_ends_its_half_before_it_is_connected_leaves_nothing_open() -> None:
+    async with database(lambda reader, writer: reader.read()) as port, reaching() as found:
+        client = Client()
+        stream = found.links.upstream(f"tcp://db.data:{port}").open(tcp_request("db:1"), client)
+        stream.send_end([])
+        await asyncio.wait_for(client.done.wait(), 20)
+        assert (client.error, client.heads[0].status) == (None, 101)
+        await eventually(lambda: found.events and not found.egress.open)
 
 
 @pytest.mark.usefixtures("loopback_permitted")
