@@ -194,7 +194,7 @@ class ReflectedApp:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection over which the app was asked is open: until it ends, what it reported counts."""
+        """Whether the connection is open over which the app was asked: until then, what it reported counts."""
         return self._pool is not None and self._pool.connected
 
     @property
