@@ -92,6 +92,8 @@ class NegotiatingUpstream:
             failure = DevrouteError(
                 f"HTTP/2 cannot be loaded: {error}", hint="start devroute again: it was replaced meanwhile"
             )
+        except RuntimeError as error:  # no thread: a limit of processes or memory
+            failure = DevrouteError(f"HTTP/2 cannot be loaded: {error}")
         waiting, self._before_http2 = self._before_http2, []
         self._go_on(waiting, self, failure)
 

@@ -61,7 +61,10 @@ class Resolver:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(ended, outcome)
 
-        threading.Thread(target=run, name="look-up", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="look-up", daemon=True).start()
+        except RuntimeError as error:  # a limit of processes or memory
+            ended(OSError(None, str(error)))
         return future
 
 

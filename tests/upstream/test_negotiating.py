@@ -11,6 +11,7 @@ import pytest
 
 from devroute.downstream.listener import Listener
 from devroute.http.message import VIA_HTTP2, Framing, RequestHead
+from devroute.upstream import negotiating
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
@@ -229,6 +230,23 @@ async def test_http2_that_cannot_be_loaded_fails_what_needs_it_and_is_tried_agai
         assert (await answered(pool, NEED_HTTP2[kind])).error is None
         for each in (pool, plain):
             await each.close()
+
+
+async def test_without_a_thread_to_load_http2_in_requests_fail_until_there_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def load() -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with running_app("h2") as port, asyncio.timeout(20):
+        pool = NegotiatingUpstream(Dialer("127.0.0.1", port))
+        with monkeypatch.context() as broken:
+            broken.setattr(negotiating, "load_http2", load)
+            client = await answered(pool, NEED_HTTP2["grpc"])
+            assert client.error is not None
+            assert client.error.message == "HTTP/2 cannot be loaded: can't start new thread"
+        assert (await answered(pool, NEED_HTTP2["grpc"])).error is None
+        await pool.close()
 
 
 async def answered(pool: NegotiatingUpstream, head: RequestHead) -> Client:

@@ -33,6 +33,11 @@ class Names:
         return REAL("127.0.0.1", *arguments, **options)
 
 
+def no_thread(thread: threading.Thread) -> None:
+    """As with a limit of the container's processes."""
+    raise RuntimeError("can't start new thread")
+
+
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
     names = Names()
@@ -67,6 +72,18 @@ async def test_a_name_is_looked_up_once_for_all_that_wait(names: Names) -> None:
         with pytest.raises(socket.gaierror):
             await resolver.look_up("unknown")
     assert names.asked.count("unknown") == 3
+
+
+async def test_without_a_thread_only_that_look_up_fails(
+    names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver = Resolver()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        for _ in range(2 * MAX_UNKNOWN):
+            with pytest.raises(OSError, match="can't start new thread"):
+                await asyncio.wait_for(resolver.look_up("works"), PATIENCE_S)
+    assert await asyncio.wait_for(resolver.look_up("works"), PATIENCE_S) == ["127.0.0.1"]
 
 
 async def test_a_literal_address_waits_for_nothing(names: Names) -> None:

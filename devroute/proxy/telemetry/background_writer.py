@@ -97,11 +97,22 @@ class BackgroundWriter:
                 return
             if self._stalled_at != self._finished:
                 self._stalled_at = None
+            if self._thread is None and not self._start():
+                self._refused += lines.count(b"\n")
+                return
             self._accepted += len(lines)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
-                self._thread.start()
         self._queue.put(lines)
+
+    def _start(self) -> bool:
+        """Start the thread; whether it could be started."""
+        thread = threading.Thread(target=self._run, name="lines", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # a limit of processes or memory
+            self._failure = str(error)
+            return False
+        self._thread = thread
+        return True
 
     def close(self) -> bool:
         """Wait for what is still to be written, in bounded time. Returns whether all was."""

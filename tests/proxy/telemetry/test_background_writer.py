@@ -44,6 +44,22 @@ async def read_until_quiet(descriptor: int, writer: BackgroundWriter) -> bytes:
     return bytes(read)
 
 
+def test_without_a_thread_lines_are_lost_until_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    written: list[bytes] = []
+    writer = BackgroundWriter(written.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        writer.write(LINE * 2)
+    assert (writer.lost, writer.waiting, writer.problem) == (2, 0, "can't start new thread")
+    assert writer.close()
+    writer.write(LINE)
+    assert writer.close()
+    assert (written, writer.lost, writer.problem) == ([LINE], 2, None)
+
+
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_a_reader_that_stalls_costs_lines_and_nothing_else(
     pipe: tuple[int, int], blocking: bool
