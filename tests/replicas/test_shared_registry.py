@@ -404,13 +404,23 @@ async def test_a_foreign_laptop_is_ignored_and_all_others_are_known(redis_server
         assert await body(two) == b"hello"
 
 
+def test_a_search_of_redis_finds_names_and_values_of_each_type(redis_server: RedisServer) -> None:
+    client = redis_server.client
+    client.set("string", "in a string")
+    client.hset("hash", "in a field", "in a hash")
+    client.sadd("set", "in a set")
+    client.rpush("list", "in a list")
+    client.zadd("zset", {"in a zset": 1})
+    found = redis_server.everything().decode().splitlines()
+    types = ("string", "hash", "set", "list", "zset")
+    assert sorted(found) == sorted(["in a field", *types, *(f"in a {each}" for each in types)])
+
+
 async def test_nothing_secret_stands_in_redis(redis_server: RedisServer) -> None:
     async with replicas(redis_server) as (one, _):
         await one.connect(APP)
-        everything = b"".join(
-            key + b"".join(part for pair in redis_server.client.hgetall(key).items() for part in pair)  # type: ignore[union-attr]
-            for key in full(redis_server)
-        )
-    assert b"alice" in everything
+        everything = redis_server.everything()
+    for public in (b"alice", b"{test}:replicas", b"{test}:replica:" + one.shared.id.encode()):
+        assert public in everything
     for secret in (b"alice-token", b"PRIVATE KEY"):
         assert secret not in everything
