@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio.client import PubSub
@@ -218,20 +220,37 @@ async def test_two_that_took_a_name_without_redis_are_one_again_with_it(own_redi
             assert await body(each) == b"newer"
 
 
-async def test_a_redis_that_hangs_delays_no_request_and_registrations_once(own_redis: RedisServer) -> None:
+async def test_a_redis_that_hangs_delays_no_request_and_registrations_once(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []  # of Redis, besides what is compared regularly
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any) -> Any:
+            asked.append(method.__name__)
+            return method(*arguments)
+
+        return count
+
+    for method in (store.Store.claim, store.Store.look, store.Store.run, store.Store.scan):
+        monkeypatch.setattr(store.Store, method.__name__, counted(method))
     async with replicas(own_redis) as (one, two):
         await one.connect(APP)
         await known(two, names=["alice"])
         own_redis.signal(signal.SIGSTOP)
         try:
+            asked.clear()
             for _ in range(50):
                 assert await body(two) == b"hello"
                 assert two.registry.lookup("alice", "foo").owner == one.place
+            assert asked == []
             await two.connect(APP, token="bob-token")
             assert two.shared.problem is not None
+            await two.connect(APP, token="bob-token", name="bob--2")
+            assert asked == ["claim"], "one of two registrations waited for Redis"
         finally:
             own_redis.signal(signal.SIGCONT)
-        await known(one, names=["alice", "bob"])
+        await known(one, names=["alice", "bob", "bob--2"])
 
 
 async def test_a_subscription_is_lost_where_nothing_comes_of_a_ping_and_only_there(
