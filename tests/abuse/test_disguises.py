@@ -18,11 +18,30 @@ EVERYTHING = Policy.parse(
 )
 
 
-def decision(target: str) -> str:
+#: That lists also all ranges in which an IPv6 address stands for an IPv4 address.
+WITH_TRANSLATED = Policy.from_mapping(
+    {
+        "direct": {
+            "networks": [
+                "0.0.0.0/0",
+                "::/0",
+                "::/96",
+                "::ffff:0:0:0/96",
+                "64:ff9b::/96",
+                "2002::/16",
+                "2001::/32",
+            ],
+            "ports": ["1-65535"],
+        }
+    }
+)
+
+
+def decision(target: str, policy: Policy = EVERYTHING) -> str:
     """`allow`, or the code and the message of the error."""
     try:
         (entry,) = parse(f'{{"foo": "{target}"}}').entries.values()
-        EVERYTHING.permit(entry)
+        policy.permit(entry)
     except (ContractInvalid, TargetDenied) as error:
         return f"{error.code}: {error.message}"
     return "allow"
@@ -163,6 +182,29 @@ def test_an_ipv4_address_inside_an_ipv6_address_is_checked(target: str) -> None:
     message = decision(target)
     assert message.startswith("target-denied: ")
     assert EMBEDDED[target] in message
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("[::127.0.0.1]:80", "[::ffff:0:127.0.0.1]:80", "[64:ff9b::127.0.0.1]:80", "[2002:7f00:1::]:80"),
+        "[2001:0:7f00:1::f7f7:f7f7]:80",  # the Teredo server; the client is 8.8.8.8
+        "[2001:0:808:808::80ff:fffe]:80",  # the Teredo client, complemented; the server is 8.8.8.8
+    ],
+)
+def test_it_is_checked_even_if_its_range_is_listed(target: str) -> None:
+    assert "127.0.0.1 is in the loopback range" in decision(target, WITH_TRANSLATED)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("[::8.8.8.8]:80", "[::ffff:0:8.8.8.8]:80", "[64:ff9b::8.8.8.8]:80", "[2002:808:808::]:80"),
+        "[2001:0:808:808::f7f7:f7f7]:80",
+    ],
+)
+def test_an_address_in_a_listed_range_is_permitted_if_that_inside_it_is(target: str) -> None:
+    assert decision(target, WITH_TRANSLATED) == "allow"
 
 
 @pytest.mark.parametrize("target", NOT_AN_ADDRESS)

@@ -59,6 +59,9 @@ async def test_the_tunnel_negotiates_no_compression() -> None:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"extensions" not in head.lower()
-        writer.write(b"\xc2\x80\1\2\3\4")  # RSV1: "compressed"
-        assert b"reserved bits" in await asyncio.wait_for(reader.read(), PATIENCE_S) or reader.at_eof()
+        writer.write(b"\x89\x80\1\2\3\4")  # a ping
+        assert await asyncio.wait_for(reader.readexactly(2), PATIENCE_S) == b"\x8a\0"
+        writer.write(b"\xc9\x80\1\2\3\4")  # the same with RSV1: "compressed"
+        protocol_error = b"\x88\x02" + (1002).to_bytes(2)  # RFC 6455 §7.4.1
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == protocol_error
         writer.close()

@@ -28,8 +28,9 @@ from tests.support.shell import devroute, listening
 TINYPROXY = shutil.which("tinyproxy") or shutil.which("tinyproxy", path="/usr/sbin:/sbin")
 needs_tinyproxy = pytest.mark.skipif(TINYPROXY is None, reason="tinyproxy is not installed (apt-get install)")
 
-#: 127.0.0.1 for every resolver, but not recognised as this machine, which needs no proxy.
-ELSEWHERE = "2130706433"
+#: 127.0.0.1 for every resolver, but not recognised as this machine, which needs no proxy. aiohttp refuses a
+#: number without 0x.
+ELSEWHERE = "0x7f000001"
 
 
 @asynccontextmanager
@@ -185,8 +186,10 @@ async def test_every_command_uses_the_proxy_that_the_environment_names(
         assert found["tunnel"]["result"] == "ok"
         assert connects() >= 2  # of the checks of TLS and the tunnel
         before = connects()
-        await devroute(tmp_path, "doctor", **known, **through, NO_PROXY=ELSEWHERE)
-        await devroute(tmp_path, "doctor", "--proxy", "off", **known, **through)
+        code, out, err = await devroute(tmp_path, "doctor", **known, **through, NO_PROXY=ELSEWHERE)
+        assert code == 0, out
+        code, out, err = await devroute(tmp_path, "doctor", "--proxy", "off", **known, **through)
+        assert code == 0, out
         assert connects() == before
 
 

@@ -69,8 +69,9 @@ class Said:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SPREAD_SECONDS", "LAST_DELAY"):
-        monkeypatch.setattr(second_link, name, 0.001)
+    """The first attempt after no timer, so that turns of the loop show whether there is one."""
+    monkeypatch.setattr(second_link, "SPREAD_SECONDS", 0.0)
+    monkeypatch.setattr(second_link, "LAST_DELAY", 0.001)
 
 
 def second(replicas: Replicas, said: Said) -> SecondLink:

@@ -457,7 +457,7 @@ async def test_an_app_that_is_absent_or_speaks_another_protocol() -> None:
             assert port.exchanges[0].error is not None
             assert port.exchanges[0].error.code == code
         assert not upstream.busy
-        with pytest.raises(DevrouteError):
+        with pytest.raises(DevrouteError, match=words.decode()):
             await upstream.probe()
     listening.close()
     closing.close()

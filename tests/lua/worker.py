@@ -24,14 +24,20 @@ end
 function iterated(entries, fields)
   return setmetatable(entries, { __pairs = function() return fields end })
 end
+function require_that(condition, problem)
+  if not condition then
+    violate(problem)
+    error(problem)
+  end
+end
 local given = { envoy_on_request = true, envoy_on_response = true }
 setmetatable(_G, {
   __newindex = function(globals, name, value)
-    assert(given[name], "global " .. name .. " is set")
+    require_that(given[name], "global " .. name .. " is set")
     rawset(globals, name, value)
   end,
   __index = function(_, name)
-    assert(given[name], "global " .. name .. " is not defined")
+    require_that(given[name], "global " .. name .. " is not defined")
   end,
 })
 """
@@ -40,10 +46,14 @@ CALLED_WITHOUT_HEADERS = "http call headers must include ':path', ':method', and
 Fields = list[tuple[str, str]]
 
 
-def runtime(source: str, environment: Mapping[str, str] | None = None) -> tuple[LuaRuntime, Any]:
-    """A Lua state that refuses globals which nothing defines, and what `source` returns."""
+def runtime(
+    source: str, environment: Mapping[str, str] | None = None, violations: list[str] | None = None
+) -> tuple[LuaRuntime, Any]:
+    """A Lua state that refuses globals which nothing defines, and what `source` returns. `violations` gets
+    what was refused."""
     state = LuaRuntime(unpack_returned_tuples=True, encoding="latin-1")
     state.globals().os.getenv = (environment or {}).get
+    state.globals().violate = [].append if violations is None else violations.append
     state.execute(PREPARED)
     return state, state.execute(source)
 
@@ -91,7 +101,7 @@ class Handle:
 
         def counted(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
             def call(subject: object, name: str, *more: object) -> Any:
-                assert taken == self.yields, "object used outside of proper scope"
+                self.worker.require(taken == self.yields, "object used outside of proper scope")
                 self.calls.append((method, name))
                 return function(subject, name, *more)
 
@@ -162,7 +172,7 @@ class Handle:
             self.worker.lua.execute('error("http call cluster invalid. Must be configured")')
         if not list(headers):
             self.worker.lua.execute(f'error("{CALLED_WITHOUT_HEADERS}")')
-        assert cluster == CONTROL
+        self.worker.require(cluster == CONTROL, f"{cluster} is called")
         if at_once:
             self.worker.reported.append(dict(headers) | ({} if body is None else {"body": body}))
             return None
@@ -174,7 +184,7 @@ class Handle:
         self.responded = dict(headers), body
 
     def setUpstreamOverrideHost(self, _: object, host: str, strict: bool) -> None:
-        assert not self.cleared, "the route is chosen already"
+        self.worker.require(not self.cleared, "the route is chosen already")
         self.host = host, strict
 
     def clearRouteCache(self, _: object) -> None:
@@ -196,7 +206,9 @@ class Worker:
     namespace = "devroute"
 
     def __init__(self, source: str, environment: Mapping[str, str] | None = None, **settings: object) -> None:
-        self.lua, _ = runtime(source, environment)
+        #: What the filter did that it must not: it catches errors, and so those that refuse this.
+        self.violations: list[str] = []
+        self.lua, _ = runtime(source, environment, self.violations)
         #: In the route's metadata, as the gateway's filter has them.
         self.settings = settings
         self.now = 1_000_000
@@ -208,6 +220,11 @@ class Worker:
         self.filter_state: dict[str, str] = {}
         self.logged: list[str] = []
         self.response: Callable[[], Any] = self.responds("")
+
+    def require(self, condition: bool, problem: str) -> None:
+        if not condition:
+            self.violations.append(problem)
+            raise AssertionError(problem)
 
     def table(self, **entries: object) -> Any:
         return self.lua.table_from(entries)
@@ -240,6 +257,7 @@ class Worker:
         )
         table = self.lua.table_from({name: getattr(handle, name) for name in names})
         self.lua.globals()[hook](table)
+        assert self.violations == []
         return handle
 
     def request(self, *contracts: str, sni: str = "", caller: str | None = None, **more: str) -> Handle:

@@ -1,3 +1,5 @@
+from ipaddress import ip_address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,11 +23,14 @@ EVERYTHING = Policy.parse("direct: {networks: [0.0.0.0/0, '::/0'], ports: [1-655
 
 
 def allows(policy: Policy, ip: str, port: int = 8001, service: str = "foo") -> bool:
+    """A denial says what to add to the policy."""
+    hint = None
     try:
         policy.permit_address(ip, port, service=service)
     except TargetDenied as denied:
-        return not denied.hint
-    return True
+        hint = denied.hint
+    assert hint != ""
+    return hint is None
 
 
 def denial(policy: Policy, contract: str) -> TargetDenied:
@@ -108,10 +113,33 @@ def test_an_ipv4_mapped_address_is_judged_as_that_ipv4_address() -> None:
     assert not allows(Policy.parse("direct: {networks: ['::/0']}"), "::ffff:8.8.8.8")
 
 
-def test_a_translated_address_needs_its_range_and_the_address_inside_it() -> None:
-    nat64 = {"direct": {"networks": ["64:ff9b::/96", "192.168.0.0/16"]}}
-    assert allows(Policy.from_mapping(nat64), "64:ff9b::c0a8:10c")
-    assert not allows(Policy.from_mapping(nat64), "64:ff9b::7f00:1")
+#: Ranges of IPv6 addresses that stand for IPv4 addresses, and the forms in which these stand inside: each is
+#: formatted with the two halves of the IPv4 address and, for Teredo, with the halves' complements.
+FORMS = [
+    ("::/96", "::{0}:{1}"),
+    ("64:ff9b::/96", "64:ff9b::{0}:{1}"),
+    ("::ffff:0:0:0/96", "::ffff:0:{0}:{1}"),
+    ("2002::/16", "2002:{0}:{1}::1"),
+    ("2001::/32", "2001:0:{0}:{1}:0:0:3f57:fef3"),  # the server's address; the client is 192.168.1.12
+    ("2001::/32", "2001:0:c0a8:10c:0:0:{2}:{3}"),  # the client's address; the server is 192.168.1.12
+    ("2600::/16", "2600::5efe:{0}:{1}"),  # ISATAP
+    ("2600::/16", "2600::200:5efe:{0}:{1}"),
+]
+
+
+def embedded(form: str, ip: str) -> str:
+    number = int(ip_address(ip))
+    halves = number >> 16, number & 0xFFFF
+    return form.format(*(f"{half:x}" for half in (*halves, *(half ^ 0xFFFF for half in halves))))
+
+
+@pytest.mark.parametrize(("outer", "form"), FORMS)
+def test_a_translated_address_needs_its_range_and_the_address_inside_it(outer: str, form: str) -> None:
+    policy = Policy.from_mapping({"direct": {"networks": [outer, "192.168.0.0/16"]}})
+    assert allows(policy, embedded(form, "192.168.1.12"))
+    for ip in ("127.0.0.1", "8.8.8.8", "169.254.169.254"):
+        assert not allows(policy, embedded(form, ip)), ip
+    assert not allows(OFFICE, embedded(form, "192.168.1.12")), "its range is not listed"
 
 
 def test_services_are_permitted_by_name_and_pattern() -> None:
@@ -217,11 +245,14 @@ NONE: frozenset[str] = frozenset()
 
 
 def registers(policy: Policy, subject: str, service: str, *groups: str) -> bool:
+    """A denial says what to add to the policy."""
+    hint = None
     try:
         policy.permit_registration(subject, frozenset(groups), service)
     except RegistrationDenied as denied:
-        return not denied.hint
-    return True
+        hint = denied.hint
+    assert hint != ""
+    return hint is None
 
 
 def test_without_register_every_subject_may_register_what_may_be_detoured() -> None:
@@ -499,14 +530,17 @@ def test_without_a_section_no_laptop_reaches_anything() -> None:
         Policy.parse("").permit_reach("alice", frozenset(), parse_destination("c.shop:80"))
 
 
-@pytest.mark.parametrize("ip", [*SPECIAL, "::ffff:127.0.0.1", "64:ff9b::a9fe:a9fe", "fe80::1%eth0"])
+FORMS_OF_LOOPBACK = [embedded(form, "127.0.0.1") for _, form in FORMS]
+
+
+@pytest.mark.parametrize("ip", [*SPECIAL, "fe80::1%eth0", *DISGUISED, *FORMS_OF_LOOPBACK])
 def test_nothing_that_a_laptop_reaches_leads_to_a_special_range(ip: str) -> None:
     for text in ("tcp://orders-db.data:5432", "tcp://eu.db.example.com:5432"):
         with pytest.raises(ReachDenied, match="no laptop may reach that"):
             REACH.permit_reached_address(ip, parse_destination(text))
 
 
-@pytest.mark.parametrize("ip", ["10.96.0.7", "10.244.3.4"])
+@pytest.mark.parametrize("ip", ["10.96.0.7", "10.244.3.4", "::ffff:10.96.0.7", "2600::5efe:10.244.3.4"])
 def test_a_host_outside_leads_to_no_address_of_the_cluster_but_a_service_does(ip: str) -> None:
     REACH.permit_reached_address(ip, parse_destination("tcp://orders-db.data:5432"))
     with pytest.raises(ReachDenied, match="in the cluster's"):

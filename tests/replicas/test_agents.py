@@ -41,9 +41,10 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Said:
 @contextlib.asynccontextmanager
 async def laptop(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, count: int, reachable: int = 3
-) -> AsyncIterator[tuple[list[Replica], Wire, list[dict[str, Any]]]]:
-    """An agent, so many replicas, of which some can be reached, and their audit trails in one."""
-    monkeypatch.setattr(second_link, "SPREAD_SECONDS", 0.05)
+) -> AsyncIterator[tuple[list[Replica], Wire, list[dict[str, Any]], "asyncio.Task[int]"]]:
+    """An agent, so many replicas, of which some can be reached, and their audit trails in one. The last is
+    the agent's task."""
+    monkeypatch.setattr(second_link, "SPREAD_SECONDS", 0.0)
     audit: list[dict[str, Any]] = []
     async with replicas(redis_server, count) as all_of_them, wire() as service, app() as port:
         for each in all_of_them:
@@ -51,7 +52,7 @@ async def laptop(
         lead_to(service, *all_of_them[:reachable])
         async with up(settings(service.url, f"foo=127.0.0.1:{port}", output="json")) as running:
             await eventually(lambda: all_of_them[0].names() == ["alice"], task=running)
-            yield all_of_them, service, audit
+            yield all_of_them, service, audit, running
 
 
 def lead_to(service: Wire, *found: Replica) -> None:
@@ -86,7 +87,7 @@ async def two_links(*found: Replica) -> list[Replica]:
 async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_being_offline(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
-    async with laptop(redis_server, monkeypatch, 3) as (found, service, audit):
+    async with laptop(redis_server, monkeypatch, 3) as (found, service, audit, _):
         for turn in itertools.count():
             first, second = await two_links(*found)
             (third,) = [each for each in found if each not in (first, second)]
@@ -123,9 +124,11 @@ async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_bein
 async def test_a_process_that_takes_both_links_over_ends_devroute_up(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with laptop(redis_server, monkeypatch, 3) as (found, service, audit):
+    async with laptop(redis_server, monkeypatch, 3) as (found, service, audit, running):
         await two_links(*found)
         await found[0].connect({"foo": App(answer(b"another laptop"))}, instance="b2", takeover=True)
+        with pytest.raises(LinkReplaced, match="took over foo"):
+            await asyncio.wait_for(running, PATIENCE_S)
         await eventually(lambda: [each["event"] for each in audit] == ["registration", "takeover"])
         await eventually(lambda: sum(service.open.values()) == 0, "the end of its links")
         await quiet(lambda: sum(service.open.values()))
@@ -136,7 +139,7 @@ async def test_where_no_connection_leads_to_another_replica_there_is_one_link(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, said: Said
 ) -> None:
     monkeypatch.setattr(second_link, "LAST_DELAY", 0.05)
-    async with laptop(redis_server, monkeypatch, 2, reachable=1) as (found, service, audit):
+    async with laptop(redis_server, monkeypatch, 2, reachable=1) as (found, service, audit, _):
         one = found[0]
         await eventually(lambda: said("no connection led to another replica"))
         await eventually(lambda: [each.registry.listing()[0]["links"] for each in found] == [1, 1])
@@ -151,8 +154,9 @@ async def test_where_no_connection_leads_to_another_replica_there_is_one_link(
 async def test_where_there_is_one_replica_nothing_else_is_dialled(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with laptop(redis_server, monkeypatch, 1) as ((one,), service, _):
-        await quiet(lambda: sum(service.open.values()))
+    async with laptop(redis_server, monkeypatch, 1) as ((one,), service, _, _):
+        await quiet(lambda: service.accepted)
+        assert service.accepted == 1
         assert one.registry.listing()[0]["links"] == 1
 
 

@@ -44,7 +44,7 @@ async def test_only_replicas_that_stand_in_redis_may_dial(
     redis_server: RedisServer, certificate: Certificate | None
 ) -> None:
     async with replicas(redis_server, 1) as (one,):
-        with pytest.raises(DevrouteError):
+        with pytest.raises(DevrouteError, match="closed the connection without"):
             await dial(peer_url(one), "", one.shared.links.make_link, tls=client(certificate, one))
         host, port = peer_url(one).removeprefix("https://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -74,11 +74,12 @@ async def test_a_replica_has_no_other_ones_certificate(redis_server: RedisServer
 
 async def test_a_replica_that_has_ended_may_dial_no_more(redis_server: RedisServer) -> None:
     async with replicas(redis_server) as (one, two):
+        link, tls = one.shared.links.make_link, client(two.shared.certificate, one)
+        (await dial(peer_url(one), "", link, tls=tls)).transport.abort()
         await two.stop()
         await eventually(lambda: one.shared.replicas == 1)
-        link = one.shared.links.make_link
-        with pytest.raises(DevrouteError):
-            await dial(peer_url(one), "", link, tls=client(two.shared.certificate, one))
+        with pytest.raises(DevrouteError, match="closed the connection without"):
+            await dial(peer_url(one), "", link, tls=tls)
 
 
 async def test_a_replica_dials_only_the_key_that_stands_in_redis(redis_server: RedisServer) -> None:

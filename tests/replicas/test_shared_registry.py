@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio.client import PubSub
@@ -218,20 +220,37 @@ async def test_two_that_took_a_name_without_redis_are_one_again_with_it(own_redi
             assert await body(each) == b"newer"
 
 
-async def test_a_redis_that_hangs_delays_no_request_and_registrations_once(own_redis: RedisServer) -> None:
+async def test_a_redis_that_hangs_delays_no_request_and_registrations_once(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []  # of Redis, besides what is compared regularly
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any) -> Any:
+            asked.append(method.__name__)
+            return method(*arguments)
+
+        return count
+
+    for method in (store.Store.claim, store.Store.look, store.Store.run, store.Store.scan):
+        monkeypatch.setattr(store.Store, method.__name__, counted(method))
     async with replicas(own_redis) as (one, two):
         await one.connect(APP)
         await known(two, names=["alice"])
         own_redis.signal(signal.SIGSTOP)
         try:
+            asked.clear()
             for _ in range(50):
                 assert await body(two) == b"hello"
                 assert two.registry.lookup("alice", "foo").owner == one.place
+            assert asked == []
             await two.connect(APP, token="bob-token")
             assert two.shared.problem is not None
+            await two.connect(APP, token="bob-token", name="bob--2")
+            assert asked == ["claim"], "one of two registrations waited for Redis"
         finally:
             own_redis.signal(signal.SIGCONT)
-        await known(one, names=["alice", "bob"])
+        await known(one, names=["alice", "bob", "bob--2"])
 
 
 async def test_a_subscription_is_lost_where_nothing_comes_of_a_ping_and_only_there(
@@ -404,13 +423,23 @@ async def test_a_foreign_laptop_is_ignored_and_all_others_are_known(redis_server
         assert await body(two) == b"hello"
 
 
+def test_a_search_of_redis_finds_names_and_values_of_each_type(redis_server: RedisServer) -> None:
+    client = redis_server.client
+    client.set("string", "in a string")
+    client.hset("hash", "in a field", "in a hash")
+    client.sadd("set", "in a set")
+    client.rpush("list", "in a list")
+    client.zadd("zset", {"in a zset": 1})
+    found = redis_server.everything().decode().splitlines()
+    types = ("string", "hash", "set", "list", "zset")
+    assert sorted(found) == sorted(["in a field", *types, *(f"in a {each}" for each in types)])
+
+
 async def test_nothing_secret_stands_in_redis(redis_server: RedisServer) -> None:
     async with replicas(redis_server) as (one, _):
         await one.connect(APP)
-        everything = b"".join(
-            key + b"".join(part for pair in redis_server.client.hgetall(key).items() for part in pair)  # type: ignore[union-attr]
-            for key in full(redis_server)
-        )
-    assert b"alice" in everything
+        everything = redis_server.everything()
+    for public in (b"alice", b"{test}:replicas", b"{test}:replica:" + one.shared.id.encode()):
+        assert public in everything
     for secret in (b"alice-token", b"PRIVATE KEY"):
         assert secret not in everything

@@ -106,6 +106,7 @@ async def test_a_second_link_is_no_news_to_the_other_processes_of_the_laptop(
         assert [each.services for each in welcome.others] == [("foo",)]
         await eventually(lambda: len(two.registry.registrations()) == 3)
         await quiet(lambda: len(notices.streams))
+        assert len(notices.streams) == 1
 
 
 async def test_the_limit_of_a_subject_counts_processes_and_holds_for_those_of_the_same_moment(

@@ -54,6 +54,26 @@ class RedisServer:
         except redis.ConnectionError:
             return False
 
+    def everything(self) -> bytes:
+        """The names of all keys, and all that they hold."""
+        found = []
+        for key in self.client.scan_iter():
+            found.append(key)
+            match self.client.type(key):
+                case b"string":
+                    found.append(self.client.get(key))
+                case b"hash":
+                    found.extend(part for pair in self.client.hgetall(key).items() for part in pair)
+                case b"set":
+                    found.extend(self.client.smembers(key))
+                case b"list":
+                    found.extend(self.client.lrange(key, 0, -1))
+                case b"zset":
+                    found.extend(self.client.zrange(key, 0, -1))
+                case other:
+                    raise NotImplementedError(other)
+        return b"\n".join(found)
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -63,12 +62,12 @@ async def distant(target: Target, round_trip: float) -> AsyncIterator[int]:
 
 class Wire:
     """A port that leads to `targets`, each connection to the next one, as a Service of Kubernetes, unless it
-    is cut. `open` counts the connections to each."""
+    is cut. `open` counts the connections to each, `accepted` all that there ever were."""
 
     def __init__(self, host: str, port: int, *targets: Target) -> None:
         self.targets = list(targets)
         self.open = Counter[Target]()
-        self._turns = itertools.count()
+        self.accepted = 0
         self.host, self.port = host, port
         self._flows = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -100,7 +99,8 @@ class Wire:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        target = self.targets[next(self._turns) % len(self.targets)]
+        target = self.targets[self.accepted % len(self.targets)]
+        self.accepted += 1
         self._connections.add(task)
         self.open[target] += 1
         try:

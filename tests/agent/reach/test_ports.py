@@ -66,7 +66,9 @@ def test_a_file_that_is_not_as_it_was_written_counts_as_none(
         free = other.getsockname()[1]
     monkeypatch.setattr(ports, "derived", lambda to: free)
     (tmp_path / "reach.json").write_text(text)
-    bound(held, tmp_path)
+    port = bound(held, tmp_path)
+    assert free <= port < free + ports.TRIES
+    assert json.loads((tmp_path / "reach.json").read_text()) == {"https://devroute.example c.shop:80": port}
 
 
 def test_what_is_remembered_is_bounded(

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -144,6 +145,7 @@ async def test_a_denied_address_is_never_tried(server: Server) -> None:
 
 
 async def test_a_new_policy_counts_at_once(server: Server) -> None:
+    assert (await server.resolve('{"foo": "10.0.0.1:8001"}'))["decision"] == "detour"
     server.files["policy"] = Policy.parse("")
     assert (await server.resolve('{"foo": "10.0.0.1:8001"}'))["decision"] == "fallback"
 
@@ -154,17 +156,27 @@ async def test_a_namespace_is_taken_into_account(server: Server) -> None:
     assert (await server.resolve(contract, **{"x-devroute-namespace": "shop"}))["service"] == "foo.shop"
 
 
-async def test_without_a_contract_it_names_the_laptops_that_want_shadow_traffic(server: Server) -> None:
-    status, text, _ = await server.get("/resolve", {"x-devroute-candidates": "foo"})
-    assert (status, text) == (200, "devroute 1\ndecision service\nttl 1000\n")
-
-
 class Link:
     def upstream(self, service: str) -> Upstream:
         return self
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         raise NotImplementedError
+
+
+async def test_without_a_contract_it_names_the_laptops_that_want_shadow_traffic(server: Server) -> None:
+    server.files["policy"] = Policy.from_mapping({"shadow": ["foo"]})
+    registry = Registry([server.shadow])
+    registry.register("bob", Hello(agent="1", services=(Offer(service="foo"),)), Link(), 0.0)
+    asked = {"x-devroute-candidates": "foo"}
+    status, text, _ = await server.get("/resolve", asked)
+    assert (status, text) == (200, "devroute 1\ndecision service\nttl 1000\n")
+    offer = Offer(service="foo", terms=OfferOptions(shadow=25.0))
+    registry.register("ann", Hello(agent="1", services=(offer,)), Link(), 0.0)
+    status, text, _ = await server.get("/resolve", asked)
+    assert status == 200
+    pattern = r"devroute 1\ndecision copy\nttl 1000\nservice foo\ncopy [0-9a-f]{32} 25\.0+ GET,HEAD\b.*\n"
+    assert re.fullmatch(pattern, text)
 
 
 XFCC = "By=spiffe://td/ns/devroute/sa/devroute;Hash=1;URI=spiffe://td/ns/{}/sa/{}"

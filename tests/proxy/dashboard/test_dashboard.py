@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from devroute.errors import RegistrationEnded, SubjectBlocked
 from tests.proxy.dashboard.team import JSON, Team, team
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -286,12 +286,36 @@ async def test_pages_of_one_subject_are_bounded(here: Team) -> None:
 
 
 async def test_pages_end_as_soon_as_the_server_is_about_to_stop(tmp_path: Path) -> None:
-    async with team(tmp_path, drain_timeout=30.0) as here, here.events(here.token("alice")) as stream:
+    """Not once it has: requests in flight may take the whole `drain_timeout`."""
+    arrived, respond = asyncio.Event(), asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        arrived.set()
+        await respond.wait()
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with (
+        await asyncio.start_server(app, "127.0.0.1", 0) as listening,
+        team(tmp_path, drain_timeout=600.0) as here,
+        here.events(here.token("alice")) as stream,
+    ):
+        port = listening.sockets[0].getsockname()[1]
         await stream.until(lambda each: each.hello)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(here.stop())
+        reader, writer = await asyncio.open_connection("127.0.0.1", here.proxy.data_port)
+        head = (
+            'GET / HTTP/1.1\r\nhost: b\r\nx-devroute: {"b": "127.0.0.1:%d"}\r\nx-devroute-matched: b\r\n\r\n'
+        )
+        writer.write((head % port).encode())
+        await asyncio.wait_for(arrived.wait(), PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            stopping = group.create_task(here.stop())
             while await stream.next():
                 pass
+            assert not stopping.done()
+            respond.set()
+            assert (await reader.readline()).startswith(b"HTTP/1.1 204")
+        writer.close()
 
 
 # --- administrators -----------------------------------------------------------------------------------------

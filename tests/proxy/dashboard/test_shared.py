@@ -9,7 +9,7 @@ from devroute.auth.sessions import Session, digest
 from devroute.errors import NotFound
 from devroute.proxy.dashboard.shared import ASK_BURST, SharedTeam
 from devroute.replicas.node import TEAM
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, quiet
 
 
 class Replica:
@@ -93,5 +93,6 @@ async def test_blocks_reach_other_replicas_at_once_and_new_ones_when_they_are_li
     await eventually(lambda: late.enforced)
     before = late.asked
     late.team.exchange_if_newly_linked()
+    await quiet(lambda: late.asked)
     assert late.asked == before
     await late.team.close()

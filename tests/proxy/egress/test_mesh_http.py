@@ -89,28 +89,34 @@ def test_the_last_hop_learns_that_the_app_speaks_http2() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "reason"),
     [
-        head(b"content-length: 5"),
-        head(b"content-length: 5", framing=Framing.LENGTH, length=6),
-        head(b"transfer-encoding: chunked", framing=Framing.LENGTH, length=5),
-        head(b"content-length: 5", b"transfer-encoding: chunked", framing=Framing.CHUNKED),
-        head(b"host: other"),
-        head(b"x: a\nhost: evil"),
-        head(b" folded"),
-        head(b"", b"GET /x HTTP/1.1"),
-        head(b"", b"GET /x HTTP/1.1", b"x: y"),
-        head(b"connection: upgrade", framing=Framing.UPGRADE),
-        head(method=b"CONNECT"),
-        head(b"x: " + b"y" * HEAD_LIMITS.size),
-        head(*[b"x: y"] * (HEAD_LIMITS.fields + 1)),
-        RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\r\n\r\n"),
-        RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\nhost: x\n\n\r\n\r\n"),
+        (head(b"content-length: 5"), "announces another body"),
+        (head(b"content-length: 5", framing=Framing.LENGTH, length=6), "announces another body"),
+        (head(b"transfer-encoding: chunked", framing=Framing.LENGTH, length=5), "announces another body"),
+        (
+            head(b"content-length: 5", b"transfer-encoding: chunked", framing=Framing.CHUNKED),
+            "transfer-encoding",
+        ),
+        (head(b"host: other"), "2 host fields"),
+        (head(b"x: a\nhost: evil"), "a bare CR or LF"),
+        (head(b" folded"), "a folded field line"),
+        (head(b"", b"GET /x HTTP/1.1"), "an empty line within the head"),
+        (head(b"", b"GET /x HTTP/1.1", b"x: y"), "an empty line within the head"),
+        (head(b"connection: upgrade", framing=Framing.UPGRADE), "announces another body"),
+        (head(method=b"CONNECT"), "CONNECT is not forwarded"),
+        (head(b"x: " + b"y" * HEAD_LIMITS.size), f"longer than {HEAD_LIMITS.size} bytes"),
+        (head(*[b"x: y"] * (HEAD_LIMITS.fields + 1)), f"at most {HEAD_LIMITS.fields} are accepted"),
+        (RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\r\n\r\n"), "0 host fields"),
+        (
+            RequestHead(b"GET", b"/", Framing.NONE, 0, b"GET / HTTP/1.1\nhost: x\n\n\r\n\r\n"),
+            "the request line is not",
+        ),
     ],
     ids=range(15),
 )
-def test_a_head_that_an_agent_should_not_have_sent_is_refused(bad: RequestHead) -> None:
-    with pytest.raises(DevrouteError) as caught:
+def test_a_head_that_an_agent_should_not_have_sent_is_refused(bad: RequestHead, reason: str) -> None:
+    with pytest.raises(DevrouteError, match=reason) as caught:
         upstream().request(bad)
     assert caught.value.status in range(400, 502)
 

@@ -313,9 +313,11 @@ async def test_a_head_or_a_body_that_does_not_arrive_times_out(
         assert (await client.ask(GET + begun)).status == 200
         server.pass_time(seconds - 1)
         client.writer.write(b"\r")  # a byte now and then does not help
-        await quiet(lambda: len(server.served))
+        responding = asyncio.ensure_future(client.response())
+        await quiet(responding.done)
+        assert not responding.done()
         server.pass_time(2)
-        late = await client.response()
+        late = await responding
         assert (late.status, late.code) == (408, "request-timeout")
         assert await client.rest() == b""
     assert len(server.served) == 1
@@ -326,6 +328,7 @@ async def test_a_handler_that_does_not_end_times_out_and_is_cancelled(server: Se
         client.writer.write(b"GET /slow HTTP/1.1\r\n%b\r\n" % HOST)
         await eventually(lambda: len(server.served) == 1)
         server.pass_time(REQUEST_SECONDS - 1)
+        await quiet(lambda: server.cancelled)
         assert server.cancelled == 0
         server.pass_time(2)
         late = await client.response()
@@ -440,6 +443,7 @@ async def test_a_client_that_never_reads_is_disconnected(server: Server) -> None
         client.send(b"GET /large HTTP/1.1\r\n%b\r\n" % HOST)
         await quiet(lambda: len(server.served))
         server.pass_time(REQUEST_SECONDS - 1)
+        await quiet(lambda: len(server.port.connections))
         assert len(server.port.connections) == 1
         server.pass_time(2)
         await eventually(lambda: not server.port.connections)

@@ -145,6 +145,7 @@ def test_nothing_that_people_keep_secrets_in_becomes_an_attribute() -> None:
     ]
     batch = Batch(OFFSET, "this-process")
     batch.add(sampled_request(exchange(*lines), IDS))
+    assert b"/orders/17" in batch.body()
     assert secret.encode() not in batch.body()
 
 
