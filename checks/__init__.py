@@ -1,1 +1,3 @@
-"""The project's own lint rules, run by `make lint`: the layout of the package, and the words that it uses."""
+"""The project's own lint rules, run by `make lint`: the package's layout, which module spells header names,
+who owns a task, and the words that are used.
+"""

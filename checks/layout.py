@@ -1,5 +1,6 @@
-"""Rules for the layout: which modules may lie at the top of the package, that tests mirror the packages below
-it, and how long a module or a function may be before its docstring has to give the reason.
+"""Rules for the layout: which modules may lie at the top of the package, that each package says what it is,
+that tests mirror the packages, and how long a module or a function may be before its docstring has to give
+the reason.
 """
 
 import ast
@@ -52,7 +53,10 @@ def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
         name = file.relative_to(root).as_posix()
         if file.parent == root / "devroute" and file.stem not in LEAVES:
             yield f"{name}:1: a module at the top of the package; move it into its package (ARCHITECTURE.md)"
-        yield from long_parts(name, file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        if file.name == "__init__.py" and not ast.get_docstring(ast.parse(text)):
+            yield f"{name}:1: a package without a docstring; say what it is, what it owns, and where to start"
+        yield from long_parts(name, text)
     for file in _modules(root / "tests", paths):
         if file.name.startswith("test_") and (problem := _misplaced(root, file)):
             yield f"{file.relative_to(root).as_posix()}:1: {problem}"

@@ -71,6 +71,8 @@ NO_RETRY: Final = "x-envoy-ratelimited"
 
 #: On the 101 for a laptop's link: the id of the replica (tunnel/PROTOCOL.md).
 REPLICA: Final = "x-devroute-replica"
+#: The first field of a request for another replica's laptop: which link, and the service (replicas/node.py).
+LINK: Final = "x-devroute-link"
 
 #: The names by which a sidecar's service may stand in the contract, the most trusted first; its namespace.
 CANDIDATES: Final = "x-devroute-candidates"

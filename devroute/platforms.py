@@ -194,6 +194,26 @@ def handle_signals(
         yield
 
 
+class Ended(BaseException):
+    """SIGTERM or SIGHUP."""
+
+
+@contextlib.contextmanager
+def signals_raise() -> Iterator[None]:
+    """Where no loop runs: SIGTERM and SIGHUP raise Ended, as SIGINT raises KeyboardInterrupt."""
+
+    def end(number: int, frame: object) -> None:
+        raise Ended
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def runnable(command: Sequence[str], *, windows: bool = WINDOWS) -> tuple[str, ...]:
     """A command that can be started. Windows finds only programs that end in .exe; many, such as npm, are
     .cmd files."""

@@ -29,8 +29,8 @@ local function report(handle, id, lines, body, whole)
   lines[#lines + 1] = "\n"
   handle:httpCall(settings.control, {
     [":method"] = "POST",
-    [":path"] = "/compare",
-    [":authority"] = "devroute-proxy",
+    [":path"] = CONTROL.compare,
+    [":authority"] = CONTROL.authority,
     [COMPARE] = id,
     [WHOLE] = whole and "yes" or "no",
   }, table.concat(lines, "\n") .. body, TIMEOUT_MS, true)

@@ -276,8 +276,8 @@ local function report_hop(handle, trace, by_traceparent, identity, raw, outcome,
   local relayed = outcome == DETOURED and "laptop" or outcome == MIRRORED and "mirror"
   pcall(handle.httpCall, handle, settings.control, {
     [":method"] = "POST",
-    [":path"] = "/trace",
-    [":authority"] = "devroute-proxy",
+    [":path"] = CONTROL.trace,
+    [":authority"] = CONTROL.authority,
     [TRACE] = trace,
     [TRACE_SOURCE] = by_traceparent and TRACEPARENT or nil,
     [CONTRACT] = raw,

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from devroute.platforms import (
+    Ended,
     config_folder,
     exit_code,
     handle_signals,
     runnable,
+    signals_raise,
     state_folder,
     stop_listening,
     typed_keys,
@@ -113,6 +115,16 @@ async def test_ctrl_c_is_handled_on_the_loop_and_restored_afterwards(windows: bo
         async with asyncio.timeout(20):
             assert await signalled == signal.SIGINT
     assert signal.getsignal(signal.SIGINT) in (before, signal.default_int_handler)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_that_end_a_process_are_raised_and_restored_afterwards(name: str) -> None:
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+    with pytest.raises(Ended), signals_raise():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="opens a pseudo-terminal")

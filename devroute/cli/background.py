@@ -18,8 +18,8 @@ import typer
 
 from devroute.agent.json_text import json_object
 from devroute.cli.exit_codes import FAILURE, exit_code_for, print_error
-from devroute.cli.second_terminal import Ended, signals_raise
 from devroute.errors import ConfigInvalid, DevrouteError
+from devroute.platforms import Ended, signals_raise
 from devroute.quoting import visible
 
 #: Takes what calls it with the status of a process that is ready; returns the exit code.

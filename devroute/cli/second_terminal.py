@@ -2,15 +2,14 @@
 command runs. Where the other one ends before, this one goes on by itself."""
 
 import json
-import signal
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from devroute.errors import DevrouteError, ServerUnreachable
+from devroute.platforms import Ended, signals_raise
 from devroute.quoting import visible
 
 if TYPE_CHECKING:
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 
     from devroute.agent.control.running import Running
     from devroute.agent.settings import AgentSettings
-
-
-class Ended(BaseException):
-    """SIGTERM or SIGHUP."""
 
 
 def running_alike(settings: "AgentSettings", state_folder: "Path | None") -> "Running | None":
@@ -79,20 +74,3 @@ def _print(event: Mapping[str, Any], *, as_json: bool) -> None:
         print(json.dumps({name: value for name, value in event.items() if name != "text"}), flush=True)
     elif text := event.get("text"):
         print("\n".join(map(visible, str(text).split("\n"))), flush=True)
-
-
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Ended, as SIGINT raises KeyboardInterrupt."""
-
-    def end(number: int, frame: object) -> None:
-        raise Ended
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        sys.stdout.flush()

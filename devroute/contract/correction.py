@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from devroute.contract.name import SIGN, check_name
 from devroute.contract.strict_json import JsonObject
 from devroute.contract.target import Malformed, check_service, parse_target
+from devroute.headers import CONTRACT
 
 #: Characters of a proposal; it travels in error messages. Longer contracts are written by programs.
 MAX_PROPOSED: Final = 1024
@@ -28,7 +29,7 @@ _TYPOGRAPHIC: Final = re.compile("[\u2018-\u201f\u2032\u2033\u00ab\u00bb\u00b4]"
 _TRAILING_COMMA: Final = re.compile(r",\s*[}\]]")
 #: A contract in one more pair of quotes.
 _WRAPPED: Final = re.compile(r"(['\"])\s*(\{.*\})\s*\1", re.DOTALL)
-_HEADER: Final = re.compile(r"[ \t]*x-devroute[ \t]*:", re.IGNORECASE)
+_HEADER: Final = re.compile(rf"[ \t]*{CONTRACT}[ \t]*:", re.IGNORECASE)
 _QUOTED: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 _NAME: Final = re.compile(r'[^\s{}\[\],;:="\']+')
 _SEPARATOR: Final = re.compile(r"\s*(?:=>|[:=])\s*")

@@ -1,4 +1,4 @@
-"""Collects the changes of captures for one open page. Pure.
+"""Collects the changes of captures for one open page. Pure but for the event that wakes it.
 
 A slow page, or many requests, make the next batch larger, but never make a queue grow: a capture that changes
 twice before it is sent is sent once, in its latest state.

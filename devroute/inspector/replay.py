@@ -44,7 +44,7 @@ class Replayer:
                 hint = f"start it with --reach {service}"
                 raise NotReplayable(f"this devroute up does not reach '{service}'", hint=hint)
             return reached
-        found = self._apps.get(service)
+        found = self._apps.get(service)  # none is recorded where there is no inspector to replay from
         if not isinstance(found, RecordingUpstream):
             served = ", ".join(sorted(self._apps))
             raise NotReplayable(f"'{service}' is not served here", hint=f"this devroute up serves {served}")

@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, TargetUnreachable
+from devroute.headers import LINK
 from devroute.http.error_response import error_body
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
 from devroute.replicas.record import ReplicaRecord
@@ -22,7 +23,7 @@ FORWARDED: Final = "@laptops"
 ASKED: Final = "@replica"
 #: The first field of each request: laptop, generation and service. The owner removes it; a field of this name
 #: at any other place is the client's, and means nothing.
-LINE: Final = b"x-devroute-link: "
+LINE: Final = f"{LINK}: ".encode()
 
 #: What replicas ask each other about a laptop: whether it responds within so many seconds, as `0.300` behind
 #: the path; that its link be closed, with the error that the laptop gets as JSON.

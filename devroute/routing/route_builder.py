@@ -32,6 +32,8 @@ class RouteBuilder:
         self._mesh = mesh
         self._shadow = shadow
         self._copies = MirrorBudget()
+        #: Counts the delayed requests that no target counts: aborted ones, and those for a laptop of another
+        #: replica, which is not Reservable, since its owner gets them once the delay is over.
         self._delayed = Delayed(MAX_IN_FLIGHT)
 
     def static(self, entry: Entry, signature: Signature | None) -> Route:

@@ -28,8 +28,8 @@ local function report_on(handle, contract)
   end
   local question = {
     [":method"] = "GET",
-    [":path"] = "/contract",
-    [":authority"] = "devroute-proxy",
+    [":path"] = CONTROL.contract,
+    [":authority"] = CONTROL.authority,
     [CONTRACT] = contract,
   }
   question = with_retries(question, REPORT_TIMEOUT_MS)

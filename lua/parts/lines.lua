@@ -3,11 +3,11 @@
 -- The version line, then lines of "key value". Returns the values by key, those of the key that may be repeated, and the
 -- milliseconds for which all of it holds; nil for anything else.
 local function parse_lines(body, repeatable)
-  if body == nil or #body > MAX_RESPONSE or body:sub(1, #VERSION_LINE + 1) ~= VERSION_LINE .. "\n" then
+  if body == nil or #body > MAX_RESPONSE or body:sub(1, #CONTROL.version + 1) ~= CONTROL.version .. "\n" then
     return nil
   end
   local values, repeated = {}, {}
-  for line in body:sub(#VERSION_LINE + 2):gmatch("[^\n]+") do
+  for line in body:sub(#CONTROL.version + 2):gmatch("[^\n]+") do
     local key, value = line:match("^(%l[%l%-]*) ([\32-\126]+)$")
     if key == repeatable then
       repeated[#repeated + 1] = value

@@ -4,8 +4,8 @@
 local function call_resolve(handle, contract, names, namespace, timeout_ms)
   local question = {
     [":method"] = "GET",
-    [":path"] = "/resolve",
-    [":authority"] = "devroute-proxy",
+    [":path"] = CONTROL.resolve,
+    [":authority"] = CONTROL.authority,
     [CONTRACT] = contract,
     [CANDIDATES] = names,
     [NAMESPACE] = namespace,

@@ -6,6 +6,8 @@ import pytest
 
 from checks import layout
 
+PACKAGE = '"""What it is."""\n'
+
 
 def problems(root: Path, files: dict[str, str]) -> list[str]:
     for name, text in files.items():
@@ -26,7 +28,7 @@ def test_only_leaf_modules_lie_at_the_top_of_the_package(tmp_path: Path) -> None
     "file", ["tests/http/test_grpc.py", "tests/test_errors.py", "tests/abuse/test_slow.py"]
 )
 def test_tests_of_a_room_a_leaf_or_a_tier_are_in_their_place(tmp_path: Path, file: str) -> None:
-    assert problems(tmp_path, {"devroute/http/__init__.py": "", file: ""}) == []
+    assert problems(tmp_path, {"devroute/http/__init__.py": PACKAGE, file: ""}) == []
 
 
 @pytest.mark.parametrize(
@@ -38,8 +40,14 @@ def test_tests_of_a_room_a_leaf_or_a_tier_are_in_their_place(tmp_path: Path, fil
     ],
 )
 def test_tests_of_a_room_that_does_not_exist_are_named(tmp_path: Path, file: str, problem: str) -> None:
-    (found,) = problems(tmp_path, {"devroute/http/__init__.py": "", file: ""})
+    (found,) = problems(tmp_path, {"devroute/http/__init__.py": PACKAGE, file: ""})
     assert found.startswith(f"{file}:1: {problem}")
+
+
+def test_a_package_says_what_it_is(tmp_path: Path) -> None:
+    files = {"devroute/http/__init__.py": PACKAGE, "devroute/http/aio/__init__.py": "import asyncio\n"}
+    (found,) = problems(tmp_path, files)
+    assert found.startswith("devroute/http/aio/__init__.py:1: a package without a docstring")
 
 
 def test_only_what_lies_below_the_given_paths_is_checked(tmp_path: Path) -> None:

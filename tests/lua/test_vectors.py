@@ -27,6 +27,7 @@ from tests.lua.worker import CONTROL, SETTINGS, Handle, Worker, exports, runtime
 from tests.support.carriers import with_state
 from tests.support.examples import examples
 from tests.support.paths import VECTORS
+from tests.support.repeated import spelled_out
 
 
 def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
@@ -483,3 +484,85 @@ def test_the_lua_detects_loops(case: dict[str, Any]) -> None:
     assert (handle["result"] == "fallback") is case["passed"]
     if not case["passed"]:
         assert handle.sent("x-devroute-via") == case["after"]
+
+
+# --- the proxy's report on a contract, and sidecars' reports ------------------------------------------------
+
+_, REPORT = exports("lines, contract_report", "parse_report")
+
+
+@pytest.mark.parametrize(
+    "case", vectors("contract_report.json", "reads"), ids=lambda case: case["lines"][:60]
+)
+def test_a_response_of_contract_means_the_same_to_the_gateway_s_lua(case: dict[str, Any]) -> None:
+    report = REPORT.parse_report(case["lines"])
+    if "error" in case:
+        assert report is None
+    else:
+        values = dict(report.items())
+        entries = list(values.pop("entries").values())
+        found = {key: [value] for key, value in values.items()}
+        assert found | ({"entry": entries} if entries else {}) == case["means"]
+
+
+@pytest.mark.parametrize(
+    "case", vectors("contract_report.json", "reads"), ids=lambda case: case["lines"][:60]
+)
+def test_a_gateway_responds_to_no_contract_but_one_that_the_proxy_knows_to_be_wrong(
+    case: dict[str, Any],
+) -> None:
+    gate = Worker(edge_source(EdgeSettings(networks=("0.0.0.0/0",), control=CONTROL)))
+    gate.response = gate.responds(case["lines"])
+    contract = '{"foo": "al\\u0069ce"}'  # not in plain form
+    first = Worker(front_source(EdgeSettings())).request(contract)
+    handle = Handle(gate, first.fields)
+    handle.decided = {key: python_of(value) for key, value in first.decided.items()}
+    gate.handle(handle)
+    (asked,) = gate.asked
+    assert (asked[":method"], asked[":path"], asked["x-devroute"]) == ("GET", "/contract", contract)
+    assert (handle.responded and handle.responded[0][":status"]) == case.get("responds")
+    assert handle.sent("x-devroute") == contract
+    assert gate.logged == []
+
+
+@pytest.mark.parametrize("case", vectors("trace.json", "writes"), ids=lambda case: str(case["request"])[:60])
+def test_the_lua_reports_its_decision_about_a_traced_request(case: dict[str, Any]) -> None:
+    environment = {"ISTIO_META_WORKLOAD_NAME": "foo", "POD_NAMESPACE": "shop"}
+    worker = Worker(lua.source("decide", SETTINGS=SETTINGS), environment)
+    worker.response = worker.responds(case["resolve"] or "")
+    requested(worker, case["request"])
+    assert len(worker.asked) == (0 if case["resolve"] is None else 1)
+    if case["report"] is None:
+        assert worker.reported == []
+        return
+    (report,) = worker.reported
+    assert (report.pop(":method"), report.pop(":path")) == ("POST", "/trace")
+    del report[":authority"]
+    if case.get("own_words"):
+        assert report.pop("x-devroute-reason")
+    assert report == case["report"]
+
+
+@pytest.mark.parametrize(
+    "case", vectors("compare.json", "writes"), ids=lambda case: str(case["response"])[:60]
+)
+def test_the_lua_reports_the_service_s_response_to_a_copied_request(case: dict[str, Any]) -> None:
+    response, key = case["response"], "ab" * 16
+    worker = Worker(lua.source("compare", SETTINGS=SETTINGS))
+    handle = Handle(worker, [(name, spelled_out(value)) for name, value in response["head"]])
+    handle.decided["devroute", "compare"] = key
+    handle.chunks = [spelled_out(chunk).encode("latin-1") for chunk in response["chunks"]]
+    handle.trailing = [(name, value) for name, value in response["trailers"]]
+    worker.handle(handle, "envoy_on_response")
+    if case["body"] is None:
+        assert worker.reported == []
+        return
+    (report,) = worker.reported
+    del report[":authority"]
+    assert report == {
+        ":method": "POST",
+        ":path": "/compare",
+        "x-devroute-compare": key,
+        "x-devroute-whole": case["whole"],
+        "body": spelled_out(case["body"]),
+    }

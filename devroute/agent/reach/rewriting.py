@@ -25,7 +25,9 @@ from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 _CONTRACT: Final = headers.CONTRACT.encode()
 #: The fields that are read or written, and all of devroute's own.
-_LINES: Final = re.compile(rb"\r\n(host|baggage|x-devroute[^:]*):[ \t]*([^\r]*)", re.IGNORECASE)
+_LINES: Final = re.compile(
+    rb"\r\n(host|baggage|%b[^:]*):[ \t]*([^\r]*)" % headers.PREFIX.encode(), re.IGNORECASE
+)
 #: Those of devroute's fields that a program may send: what a caller may send into the mesh at all. All others
 #: come from sidecars and proxies only, which are trusted.
 _PASSED: Final = frozenset(name.encode() for name in (headers.CONTRACT, headers.VIA, headers.TRACE))

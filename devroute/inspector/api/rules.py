@@ -6,12 +6,13 @@ from typing import Any
 from aiohttp import web
 
 from devroute.errors import NotReplayable, RequestMalformed
+from devroute.headers import PREFIX
 from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.capture import REDACTED, Capture, is_readable, readable, text_of
 from devroute.inspector.inspection import Inspection, number_of
 from devroute.inspector.rules.settings import FRAMING, MAX_BODY_BYTES
 
-_NOT_RECORDED = FRAMING | {"date", "x-devroute-rule"}
+_NOT_RECORDED = FRAMING | {"date"}
 
 
 class Rules:
@@ -133,9 +134,7 @@ def recorded_response(capture: Capture) -> dict[str, Any]:
     fields = [
         [name, value]
         for name, value in capture.response_headers
-        if name.lower() not in left_out
-        and not name.lower().startswith("x-devroute")
-        and REDACTED not in value
+        if name.lower() not in left_out and not name.lower().startswith(PREFIX) and REDACTED not in value
     ]
     found: dict[str, Any] = {"status": capture.status, "headers": fields}
     if data:

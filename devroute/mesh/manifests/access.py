@@ -28,11 +28,12 @@ from devroute.mesh.manifests.registry import is_address, namespace_of
 from devroute.policy.policy import Policy
 from devroute.policy.ranges import Network, is_inside
 from devroute.proxy.settings import ProxySettings
+from devroute.routing.sidecar_paths import COMPARE_PATH, CONTRACT_PATH, RESOLVE_PATH, TRACE_PATH
 
-#: Paths of the control port, as sidecars.py, api.py and listener.py of devroute/proxy/control, and
+#: Paths of the control port: of sidecars and, as api.py and listener.py of devroute/proxy/control, and
 #: devroute/proxy/dashboard/handlers.py serve them.
-QUESTION_PATHS = ("/resolve", "/contract")
-REPORT_PATHS = ("/trace", "/compare")
+QUESTION_PATHS = (RESOLVE_PATH, CONTRACT_PATH)
+REPORT_PATHS = (TRACE_PATH, COMPARE_PATH)
 SIDECAR_PATHS = (*QUESTION_PATHS, *REPORT_PATHS)
 LAPTOP_PATHS = ("/tunnel", "/api/*", "/dashboard/*")
 

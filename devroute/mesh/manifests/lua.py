@@ -30,7 +30,7 @@ from devroute.errors import (
 from devroute.http import carriers, trace_state
 from devroute.http.baggage import MAX_READ_BYTES
 from devroute.quoting import MAX_REASON, MAX_SHOWN_NAMES, NAMES_OTHERS
-from devroute.routing import resolve_codec
+from devroute.routing import resolve_codec, sidecar_paths
 from devroute.routing.decision import TTL_MS
 from devroute.routing.shadow.comparison import MAX_BODY
 
@@ -64,7 +64,14 @@ _SHARED: Final[dict[str, Constant]] = {
     "EDGE_DONE": EDGE_DONE,
     "OWN_SERVICES": OWN_SERVICES,
     "TRACED_PARENT": TRACED_PARENT,
-    "VERSION_LINE": resolve_codec.VERSION_LINE,
+    "CONTROL": {
+        "authority": sidecar_paths.PROXY_AUTHORITY,
+        "resolve": sidecar_paths.RESOLVE_PATH,
+        "contract": sidecar_paths.CONTRACT_PATH,
+        "trace": sidecar_paths.TRACE_PATH,
+        "compare": sidecar_paths.COMPARE_PATH,
+        "version": resolve_codec.VERSION_LINE,
+    },
     "MAX_RESPONSE": resolve_codec.MAX_BYTES,
     "MAX_TTL_MS": TTL_MS,
     "MAX_CONTRACT": MAX_BYTES,

@@ -19,6 +19,7 @@ from devroute.routing.decision import TTL_MS, Decision, decide
 from devroute.routing.resolve_codec import encode
 from devroute.routing.shadow.assignment import Assignment, assign_shadow_traffic
 from devroute.routing.shadow.comparison import ID_LENGTH, parse_service_response
+from devroute.routing.sidecar_paths import COMPARE_PATH, CONTRACT_PATH, RESOLVE_PATH, TRACE_PATH
 from devroute.routing.trace import split_names
 
 
@@ -26,10 +27,10 @@ def sidecar_routes(control: Control) -> Routes:
     """All paths of the control port that are no person's."""
     sidecars = Sidecars(control)
     routes = Routes(PORT)
-    routes.get("/resolve", _for_sidecars(sidecars.resolve))
-    routes.get("/contract", _for_sidecars(sidecars.contract))
-    routes.post("/trace", _for_sidecars(sidecars.traced))
-    routes.post("/compare", _for_sidecars(sidecars.compared))
+    routes.get(RESOLVE_PATH, _for_sidecars(sidecars.resolve))
+    routes.get(CONTRACT_PATH, _for_sidecars(sidecars.contract))
+    routes.post(TRACE_PATH, _for_sidecars(sidecars.traced))
+    routes.post(COMPARE_PATH, _for_sidecars(sidecars.compared))
     routes.get("/tunnel", _late_tunnel)
     return routes
 
