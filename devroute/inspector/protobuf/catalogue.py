@@ -194,7 +194,7 @@ class ReflectedApp:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open over which the app was asked: until then, what it reported counts."""
+        """Whether the connection is open on which the app was asked: what it reported counts until then."""
         return self._pool is not None and self._pool.connected
 
     @property
