@@ -416,7 +416,7 @@ def _react(data: bytes) -> None:
     session = _session(data)
     for part in pieces(data[2:]):
         for event in session.receive(part):
-            if isinstance(event, events.Hello):
+            if isinstance(event, events.HelloFrame):
                 with contextlib.suppress(ProtocolError):
                     handshake.decode(handshake.Hello, event.body)
             elif isinstance(event, events.Opened):

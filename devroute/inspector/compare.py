@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from devroute.errors import ConfigInvalid
 from devroute.headers import PREFIX
 from devroute.inspector.capture import REDACTED, Body, Capture, Fields, readable, text_of
-from devroute.inspector.json_diff import MISSING, JsonDiff, TooLarge, parse_json
+from devroute.inspector.json_diff import MISSING, DiffTooLarge, JsonDiff, parse_json
 from devroute.inspector.json_path import JsonPath, Location, format_path
 
 #: Differences that are listed.
@@ -216,7 +216,7 @@ def _bodies(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> It
             try:
                 found_in = JsonDiff(rules.ignores).values(documents[0], documents[1], ())
                 found = [_difference(*each) for each in islice(found_in, MAX_DIFFERENCES + 1)]
-            except (RecursionError, TooLarge):
+            except (RecursionError, DiffTooLarge):
                 found = [Difference("body", _digest(a, False), _digest(b, False))]
             yield from found
             return

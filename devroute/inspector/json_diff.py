@@ -24,7 +24,7 @@ _FIRST_BYTES: Final = frozenset(bytes((byte,)) for byte in b'{["-0123456789tfnNI
 Found = tuple[Location, Any, Any]
 
 
-class TooLarge(Exception):
+class DiffTooLarge(Exception):
     """The comparison takes more than MAX_STEPS."""
 
 
@@ -55,8 +55,8 @@ class JsonDiff:
         self._steps = 0
 
     def values(self, left: Any, right: Any, location: Location) -> Iterator[Found]:
-        """Each difference at or below `location`. Raises TooLarge, and RecursionError for documents that nest
-        deeper than Python recurses."""
+        """Each difference at or below `location`. Raises DiffTooLarge, and RecursionError for documents that
+        nest deeper than Python recurses."""
         self._count()
         if self._ignores(location) or left == REDACTED or right == REDACTED:
             return
@@ -113,7 +113,7 @@ class JsonDiff:
     def _count(self) -> None:
         self._steps += 1
         if self._steps > MAX_STEPS:
-            raise TooLarge
+            raise DiffTooLarge
 
 
 def _equal_scalars(left: Any, right: Any) -> bool:

@@ -79,7 +79,7 @@ class State(NamedTuple):
     version: int
 
 
-class Absent(Exception):
+class ContractsMissing(Exception):
     """The key has gone from Redis: its contracts have to be written again."""
 
 
@@ -119,13 +119,13 @@ class ContractKey:
         expired: Mapping[str, bytes],
     ) -> State:
         """Write a contract, or remove it (b""), if its present value is `seen`. `known`: the generation that
-        the caller knows. Raises Absent, Full or Rewritten."""
+        the caller knows. Raises ContractsMissing, Full or Rewritten."""
         reaped = [part for pair in list(expired.items())[:MAX_REAPED] for part in pair]
         outcome, *found = await self._store.run(
             _WRITE, _KEY, known, _new_generation(), name, seen, value, ttl_ms, *reaped
         )
         if outcome == b"absent":
-            raise Absent
+            raise ContractsMissing
         if outcome == b"full":
             raise Full
         if outcome == b"changed":

@@ -113,7 +113,7 @@ class NodeUpstream:
 
 
 class NodeLink:
-    """A laptop's link that ends at another replica; implements devroute.routing.registration.Link."""
+    """A laptop's link that ends at another replica; implements devroute.routing.registration.LaptopLink."""
 
     __slots__ = ("_generation", "_name", "node")
 

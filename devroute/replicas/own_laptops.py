@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 from devroute.replicas.record import ReplicaRecord, encode_processes
-from devroute.replicas.store import Absent, Store
+from devroute.replicas.store import OwnKeyMissing, Store
 from devroute.routing.registration import Registration, settle
 from devroute.routing.registry import Registry
 from devroute.tasks import TaskOwner
@@ -79,7 +79,7 @@ class OwnLaptops:
                 values = [(name, value) for name, value in found if self._is_news(name, value)]
                 try:
                     await self._store.write(values)
-                except Absent:
+                except OwnKeyMissing:
                     await self.announce()
                 else:
                     self._keep(values)

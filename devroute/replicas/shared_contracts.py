@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from devroute.errors import ContractNotOwned, ContractsUnavailable, TooManyContracts
-from devroute.replicas.contract_store import Absent, ContractKey, Full, Rewritten, State
+from devroute.replicas.contract_store import ContractKey, ContractsMissing, Full, Rewritten, State
 from devroute.replicas.record import decode_contract, encode_contract
 from devroute.replicas.store import Change, RegistryUnavailable, Store
 from devroute.routing.named_contracts import MAX_CONTRACTS, NamedContract, NamedContracts
@@ -92,7 +92,7 @@ class SharedContracts:
         }
         try:
             state = await self._key.write(generation, name, seen, value, ttl_ms, expired)
-        except Absent:
+        except ContractsMissing:
             await self._restore()
             return False
         except Full:

@@ -30,7 +30,7 @@ from devroute.replicas.record import ID_LENGTH, ReplicaRecord, decode_replica
 from devroute.replicas.remote_laptops import Arrived, Known, RemoteLaptops
 from devroute.replicas.reports import Reported, SharedReports
 from devroute.replicas.shared_contracts import SharedContracts
-from devroute.replicas.store import MAX_REPLICAS, Absent, Change, RegistryUnavailable, Store
+from devroute.replicas.store import MAX_REPLICAS, Change, OwnKeyMissing, RegistryUnavailable, Store
 from devroute.routing.named_contracts import NamedContracts
 from devroute.routing.registration import Displaced, Registration
 from devroute.tasks import TaskOwner
@@ -187,7 +187,7 @@ class SharedRegistry:
         """None once it is written; else all values of the name."""
         try:
             found = await self._store.claim(name, value, seen)
-        except Absent:
+        except OwnKeyMissing:
             await self._own.announce()
             return self._seen(name)
         if found is None:

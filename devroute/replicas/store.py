@@ -144,7 +144,7 @@ class Whole(NamedTuple):
     names: dict[str, bytes]
 
 
-class Absent(Exception):
+class OwnKeyMissing(Exception):
     """The own key has gone from Redis: all has to be announced again."""
 
 
@@ -200,20 +200,20 @@ class Store:
         await self._run(_WITHDRAW)
 
     async def write(self, values: Sequence[tuple[str, bytes]]) -> None:
-        """Raises Absent."""
+        """Raises OwnKeyMissing."""
         for start in range(0, len(values), _BATCH):
             batch = values[start : start + _BATCH]
             if not await self._run(_WRITE, *(each for pair in batch for each in pair)):
-                raise Absent
+                raise OwnKeyMissing
 
     async def claim(self, name: str, value: bytes, seen: Mapping[str, bytes]) -> dict[str, bytes] | None:
         """Write what this replica has under a name, unless other values of it than `seen` (by replica) are
-        there: returns those then, else None. The others learn of it by `write`. Raises Absent."""
+        there: returns those then, else None. The others learn of it by `write`. Raises OwnKeyMissing."""
         known = [part for id_ in sorted(seen) for part in (id_.encode(), seen[id_])]
         digest = hashlib.sha1(b"\n".join(known), usedforsecurity=False).hexdigest()
         outcome, *found = await self._run(_CLAIM, digest, name, value)
         if outcome == b"absent":
-            raise Absent
+            raise OwnKeyMissing
         return None if outcome == b"written" else _by_replica(found)
 
     async def look(self, name: str) -> dict[str, bytes]:

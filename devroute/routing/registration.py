@@ -16,7 +16,7 @@ from devroute.tunnel.protocol.handshake import Hello, OtherProcess
 from devroute.upstream.interface import ProbedUpstream
 
 
-class Link(Hashable, Protocol):
+class LaptopLink(Hashable, Protocol):
     """The connection of a laptop that registers."""
 
     @property
@@ -37,7 +37,7 @@ class Registration:
 
     name: str
     subject: str
-    link: Link
+    link: LaptopLink
     hello: Hello
     since: float
     services: dict[str, LaptopService] = field(default_factory=dict)
@@ -133,7 +133,7 @@ def settle(processes: Sequence[Registration]) -> tuple[list[Registration], list[
     """The links of a laptop that stay, with the services that each keeps, the oldest first; and what those
     that were given lose."""
     kept: list[Registration] = []
-    lost: dict[Link, Displaced] = {}
+    lost: dict[LaptopLink, Displaced] = {}
     given = {process.link: process for process in processes}
     for process in sorted(processes, key=lambda each: each.generation):
         for each in displaced_by(process.hello, kept):

@@ -24,7 +24,14 @@ from devroute.errors import (
 )
 from devroute.quoting import quote
 from devroute.routing.decision import LaptopService
-from devroute.routing.registration import Displaced, Link, Registration, displaced_by, one_of_each, settle
+from devroute.routing.registration import (
+    Displaced,
+    LaptopLink,
+    Registration,
+    displaced_by,
+    one_of_each,
+    settle,
+)
 from devroute.tunnel.protocol.handshake import Hello
 from devroute.upstream.quota import Quota
 
@@ -47,7 +54,7 @@ class _Laptop:
 
     def __init__(self, processes: list[Registration]) -> None:
         self.processes = processes
-        self.services: dict[str, list[tuple[Link, LaptopService]]] = {}
+        self.services: dict[str, list[tuple[LaptopLink, LaptopService]]] = {}
         for process in sorted(processes, key=lambda each: each.remote):
             for name, served in process.services.items():
                 self.services.setdefault(name, []).append((process.link, served))
@@ -62,12 +69,12 @@ class Registry:
         self.owner = ""
         self.observers = list(observers)
         self._by_name: dict[str, _Laptop] = {}
-        self._by_link: dict[Link, Registration] = {}
+        self._by_link: dict[LaptopLink, Registration] = {}
         # By subject: how many links each of its processes has.
         self._processes: defaultdict[str, Counter[Hashable]] = defaultdict(Counter)
 
     def register(
-        self, subject: str, hello: Hello, link: Link, now: float, quota: Quota | None = None
+        self, subject: str, hello: Hello, link: LaptopLink, now: float, quota: Quota | None = None
     ) -> tuple[Registration, list[Displaced]]:
         """Register a process of a laptop. The second value is what it replaces. `now`: seconds since the
         epoch.
@@ -78,7 +85,7 @@ class Registry:
         return registration, self.add(registration)
 
     def draft(
-        self, subject: str, hello: Hello, link: Link, now: float, quota: Quota | None = None
+        self, subject: str, hello: Hello, link: LaptopLink, now: float, quota: Quota | None = None
     ) -> Registration:
         """What `add` would put in, newer than all that is known. Raises as `register`."""
         name = hello.name or subject
@@ -131,7 +138,7 @@ class Registry:
         self._replace(name, kept)
         return [each for each in displaced if not each.before.remote]
 
-    def holders(self, subject: str, hello: Hello) -> list[Link]:
+    def holders(self, subject: str, hello: Hello) -> list[LaptopLink]:
         """The links of other processes that have a service which `hello` offers, if it may not just take it
         over."""
         processes = [] if hello.takeover else self.processes(hello.name or subject)
@@ -222,7 +229,7 @@ class Registry:
         if not processes:
             del self._processes[registration.subject]
 
-    def unregister(self, link: Link) -> Registration | None:
+    def unregister(self, link: LaptopLink) -> Registration | None:
         """End a link's registration. None if it has none, or a newer link has replaced it."""
         registration = self._by_link.get(link)
         if registration is not None:
@@ -230,7 +237,7 @@ class Registry:
             self._replace(registration.name, [each for each in processes if each.link is not link])
         return registration
 
-    def registration_of(self, link: Link) -> Registration | None:
+    def registration_of(self, link: LaptopLink) -> Registration | None:
         return self._by_link.get(link)
 
     def registrations(self) -> list[Registration]:
@@ -253,7 +260,7 @@ class Registry:
         others = [(link, served) for link, served in found if served is not failed]
         return next((served for link, served in others if link.usable), None)
 
-    def _served(self, name: str, service: str) -> list[tuple[Link, LaptopService]]:
+    def _served(self, name: str, service: str) -> list[tuple[LaptopLink, LaptopService]]:
         laptop = self._by_name.get(name)
         if laptop is None:
             raise _missing(LaptopOffline, f"laptop '{name}' is not online", name, service)

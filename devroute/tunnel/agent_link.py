@@ -10,7 +10,7 @@ from devroute.http.message import RequestHead
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import AGENT_LIVENESS, Liveness
 from devroute.tunnel.opened_stream import OpenedStream
-from devroute.tunnel.protocol.events import Opened, Renewed, Welcome
+from devroute.tunnel.protocol.events import Opened, RenewedFrame, WelcomeFrame
 from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -53,8 +53,8 @@ class AgentLink(ExchangeLink):
         super().__init__(Session(Role.AGENT), websocket, loop, liveness, "mesh", observe)
         self.welcome: asyncio.Future[bytes] = loop.create_future()
         self.close_reason: asyncio.Future[DevrouteError] = loop.create_future()
-        self._rare[Welcome] = self._on_welcome
-        self._rare[Renewed] = self._on_renewed
+        self._rare[WelcomeFrame] = self._on_welcome
+        self._rare[RenewedFrame] = self._on_renewed
         self._renewed: asyncio.Future[bytes] | None = None
         self._services = {name.encode(): upstream for name, upstream in services.items()}
 
@@ -78,7 +78,7 @@ class AgentLink(ExchangeLink):
         """Register; before the connection is made, which sends it."""
         self._session.send_hello(body)
 
-    def _on_welcome(self, event: Welcome) -> None:
+    def _on_welcome(self, event: WelcomeFrame) -> None:
         if not self.welcome.done():  # cancelled, if the task that awaited it was
             self.welcome.set_result(event.body)
 
@@ -95,7 +95,7 @@ class AgentLink(ExchangeLink):
         renewed = self._renewed = self._loop.create_future()
         return renewed
 
-    def _on_renewed(self, event: Renewed) -> None:
+    def _on_renewed(self, event: RenewedFrame) -> None:
         if self._renewed is not None and not self._renewed.done():
             self._renewed.set_result(event.body)
 

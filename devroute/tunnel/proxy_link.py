@@ -10,7 +10,7 @@ from devroute.http.message import RequestHead
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
 from devroute.tunnel.opened_stream import OpenedStream, SampledStream
-from devroute.tunnel.protocol.events import Hello, Opened, Renew
+from devroute.tunnel.protocol.events import HelloFrame, Opened, RenewFrame
 from devroute.tunnel.protocol.frames import MAX_SERVICE_BYTES
 from devroute.tunnel.protocol.session import Role, Session
 from devroute.tunnel.protocol.websocket import WebSocket
@@ -141,8 +141,8 @@ class ProxyLink(ExchangeLink):
         self._extended_for = 0.0  # `pinged_at` of the last PING that was given more time, as a check was late
         self._egress: Egress | None = None
         self._gone = gone
-        self._rare[Hello] = lambda event: hello(self, event.body)
-        self._rare[Renew] = lambda event: renew(self, event.token)
+        self._rare[HelloFrame] = lambda event: hello(self, event.body)
+        self._rare[RenewFrame] = lambda event: renew(self, event.token)
 
     def send_welcome(self, body: bytes) -> None:
         self._session.send_welcome(body)

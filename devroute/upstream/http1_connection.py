@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection to an upstream: idle in its pool, or carrying a request (upstream/http1_stream.py).
 
-Knows its pool (upstream/http1_pool.py) only by its base class `Pool`.
+Knows its pool (upstream/http1_pool.py) only by its base class `Http1PoolBase`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from functools import partial
 from devroute.http.aio.connection import MAX_LINGER_SECONDS, Connection
 from devroute.http.aio.peer_watch import forget_peer, watch_peer
 from devroute.http.message import NO_LIMIT, ResponseHead
-from devroute.upstream.http1_stream import Http1Stream, Pool
+from devroute.upstream.http1_stream import Http1PoolBase, Http1Stream
 
 
 class Http1Connection(Connection):
@@ -31,7 +31,7 @@ class Http1Connection(Connection):
         "unsolicited",
     )
 
-    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: Http1PoolBase, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._pool = pool
         self._is_readable: Callable[[], object] | None = None

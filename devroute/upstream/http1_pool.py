@@ -12,7 +12,7 @@ from devroute.http.message import RequestHead
 from devroute.upstream.address_pool import MAX_IN_FLIGHT
 from devroute.upstream.dialer import Dialer
 from devroute.upstream.http1_connection import Http1Connection
-from devroute.upstream.http1_stream import Http1Stream, Pool
+from devroute.upstream.http1_stream import Http1PoolBase, Http1Stream
 from devroute.upstream.interface import ResponseSink
 
 #: Less than the 5 s after which Node.js and uvicorn close idle connections.
@@ -34,7 +34,7 @@ WATCH_SECONDS: Final = 0.02
 MAX_IDLE: Final = 128
 
 
-class Http1Pool(Pool):
+class Http1Pool(Http1PoolBase):
     """A pool of connections to one address; implements Upstream."""
 
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:

@@ -33,7 +33,7 @@ _UPGRADE: Final = Framing.UPGRADE
 
 
 # A base class rather than a Protocol: mypyc calls its methods directly.
-class Pool(AddressPool):
+class Http1PoolBase(AddressPool):
     """What a connection and its stream use of their pool. `understood`: the address is known to speak
     HTTP/1.1 and not HTTP/2; set by the owner, and cleared by what may be another app."""
 
@@ -83,7 +83,7 @@ class Http1Stream:
         "sink",
     )
 
-    def __init__(self, pool: Pool, head: RequestHead, sink: ResponseSink) -> None:
+    def __init__(self, pool: Http1PoolBase, head: RequestHead, sink: ResponseSink) -> None:
         self._pool = pool
         self._head = head
         self.sink = sink

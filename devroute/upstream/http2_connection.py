@@ -1,6 +1,6 @@
 """An HTTP/2 connection to an upstream, and the requests that share it.
 
-Knows its pool (upstream/http2_pool.py) only by the Protocol `Pool`.
+Knows its pool (upstream/http2_pool.py) only by the Protocol `Http2PoolInterface`.
 
 A connection takes requests once it has received the app's SETTINGS, so that no request is lost to a server
 that speaks another protocol.
@@ -33,7 +33,7 @@ _SETTINGS_TYPE: Final = 4
 _CODES: Final = frozenset(int(code) for code in ErrorCodes)
 
 
-class Pool(Protocol):
+class Http2PoolInterface(Protocol):
     """What a connection and its streams use of their pool."""
 
     label: str
@@ -56,7 +56,7 @@ class Http2UpstreamStream(Http2Stream):
 
     __slots__ = ("_bodyless", "_head", "_kept", "_kept_end", "_kept_size", "_pool", "done", "sink")
 
-    def __init__(self, pool: Pool, head: RequestHead, sink: ResponseSink) -> None:
+    def __init__(self, pool: Http2PoolInterface, head: RequestHead, sink: ResponseSink) -> None:
         super().__init__()
         self._pool = pool
         self._head = head
@@ -200,7 +200,7 @@ class Http2UpstreamConnection(Http2Connection):
 
     __slots__ = ("_next", "_pool", "_preface", "draining", "idle_since", "ready")
 
-    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pool: Http2PoolInterface, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(Http2Protocol(client=True), loop)
         self._pool = pool
         self._preface: bytes | None = b""  # the start of the first frame, until that is known to be HTTP/2

@@ -12,7 +12,7 @@ from devroute.http.message import RequestHead
 from devroute.upstream.interface import DiscardedRequest, Reservable, ResponseSink, Upstream, UpstreamStream
 
 
-class Link(Protocol):
+class LimitedLink(Protocol):
     """A laptop's tunnel, which enforces a limit of its own."""
 
     @property
@@ -21,7 +21,7 @@ class Link(Protocol):
     def limit_streams(self, most: int) -> None: ...
 
 
-class Pool(Upstream, Reservable, Protocol):
+class LimitedPool(Upstream, Reservable, Protocol):
     """The connections to an address."""
 
     @property
@@ -42,8 +42,8 @@ class Quota:
     def __init__(self, subject: str, limit: int) -> None:
         self.subject = subject
         self.limit = limit
-        self.links: set[Link] = set()
-        self.pools: set[Pool] = set()
+        self.links: set[LimitedLink] = set()
+        self.pools: set[LimitedPool] = set()
         self._tunnelled: int | None = None  # unknown: they have to be added up
 
     def admit(self) -> bool:
@@ -57,12 +57,12 @@ class Quota:
         self._tunnelled = tunnelled + 1 if admitted else tunnelled
         return admitted
 
-    def join(self, link: Link) -> None:
+    def join(self, link: LimitedLink) -> None:
         """Count `link` from now on."""
         self.links.add(link)
         self._tunnelled = None
 
-    def add(self, pool: Pool) -> None:
+    def add(self, pool: LimitedPool) -> None:
         """Count `pool` from now on; pools without open requests are forgotten."""
         if pool not in self.pools:
             self.pools = {each for each in self.pools if each.in_flight}
@@ -78,7 +78,7 @@ class QuotaUpstream:
 
     __slots__ = ("_pool", "_quota")
 
-    def __init__(self, pool: Pool, quota: Quota) -> None:
+    def __init__(self, pool: LimitedPool, quota: Quota) -> None:
         self._pool = pool
         self._quota = quota
 
@@ -131,7 +131,7 @@ class Quotas:
         self._per_subject = most
         self._by_subject: dict[str, Quota] = {}
 
-    def join(self, subject: str, link: Link) -> Quota:
+    def join(self, subject: str, link: LimitedLink) -> Quota:
         quota = self._by_subject.get(subject)
         if quota is None:
             quota = self._by_subject[subject] = Quota(subject, self._per_subject)
@@ -139,7 +139,7 @@ class Quotas:
         self._limit(link)
         return quota
 
-    def leave(self, subject: str, link: Link) -> None:
+    def leave(self, subject: str, link: LimitedLink) -> None:
         quota = self._by_subject.get(subject)
         if quota is not None:
             quota.links.discard(link)
@@ -154,5 +154,5 @@ class Quotas:
             for link in quota.links:
                 self._limit(link)
 
-    def _limit(self, link: Link) -> None:
+    def _limit(self, link: LimitedLink) -> None:
         link.limit_streams(min(self._per_link, self._per_subject, self._most))

@@ -21,11 +21,11 @@ class Wire:
         self.agent = Session(Role.AGENT, max_streams=max_streams)
         if greeted:
             self.agent.send_hello(b"{}")
-            assert self.to_proxy() == [events.Hello(b"{}")]
+            assert self.to_proxy() == [events.HelloFrame(b"{}")]
             if reach:
                 self.proxy.enable_reach()
             self.proxy.send_welcome(b"{}")
-            assert self.to_agent() == [events.Welcome(b"{}")]
+            assert self.to_agent() == [events.WelcomeFrame(b"{}")]
             if reach:
                 self.agent.enable_reach()
 

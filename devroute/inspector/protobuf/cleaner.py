@@ -143,12 +143,12 @@ class _Cleaner:
             return (payload if data == payload.data else payload._replace(data=data)), ()
         found: bytes | None = None
         if self._redactor is not None and self._method is not None:
-            from devroute.inspector.protobuf.printer import TooLarge
+            from devroute.inspector.protobuf.printer import MessageTooLarge
 
             try:
                 kind = self._method.request if side else self._method.response
                 found, redacted = self._redactor.message(kind, plain.data)
-            except (TooLarge, RecursionError):
+            except (MessageTooLarge, RecursionError):
                 return Payload(side, b"", problem=_NOTE), ()
         data = _overwritten(plain.data) if found is None else found
         return (payload if data == plain.data else Payload(side, data)), redacted

@@ -177,7 +177,7 @@ def _message(call: DecodedCall, payload: Payload, masks: Masks) -> DecodedMessag
 
 def _document(call: DecodedCall, kind: Any, data: bytes, masks: Masks) -> str | None:
     """JSON text, redacted; None for bytes that are no such message."""
-    from devroute.inspector.protobuf.printer import Printer, TooLarge
+    from devroute.inspector.protobuf.printer import MessageTooLarge, Printer
     from devroute.inspector.protobuf.schema import parse
 
     message = parse(kind, data)
@@ -186,7 +186,7 @@ def _document(call: DecodedCall, kind: Any, data: bytes, masks: Masks) -> str | 
     printer = Printer(call.found.schema, masks.names)
     try:
         document = printer.print(message)
-    except (TooLarge, RecursionError):
+    except (MessageTooLarge, RecursionError):
         return None
     call.stale = call.stale or printer.stale
     call.missing_types |= printer.missing_types

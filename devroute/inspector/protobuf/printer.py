@@ -47,7 +47,7 @@ _64_BITS: Final = frozenset((
 _LARGEST: Final = 3.4028234663852886e38
 
 
-class TooLarge(Exception):
+class MessageTooLarge(Exception):
     """A message of more than MAX_VALUES values."""
 
 
@@ -64,7 +64,7 @@ class Printer:
         self.missing_types: set[str] = set()
 
     def print(self, message: Message) -> Any:
-        """Raises TooLarge."""
+        """Raises MessageTooLarge."""
         name = message.DESCRIPTOR.full_name
         if name == ANY:
             return self._any(message)
@@ -98,7 +98,7 @@ class Printer:
     def _value(self, field: FieldDescriptor, value: Any) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
-            raise TooLarge
+            raise MessageTooLarge
         if field.message_type is not None:
             return self.print(value)
         if field.enum_type is not None:
@@ -132,7 +132,7 @@ class Printer:
         for number, wire_type, value in unknown_fields(message):
             self._values += 1
             if self._values > MAX_VALUES:
-                raise TooLarge
+                raise MessageTooLarge
             lines.append(f"{number} group" if value is None else describe_field(number, wire_type, value))
         self.stale = self.stale or bool(lines)
         return lines

@@ -11,7 +11,7 @@ from devroute.inspector.capture import REDACTED
 from devroute.inspector.json_path import Location, format_path
 from devroute.inspector.masks import Masks
 from devroute.inspector.patterns import might_have_patterns, overwritten
-from devroute.inspector.protobuf.printer import ANY, MAX_ANY_DEPTH, MAX_VALUES, TooLarge
+from devroute.inspector.protobuf.printer import ANY, MAX_ANY_DEPTH, MAX_VALUES, MessageTooLarge
 from devroute.inspector.protobuf.schema import Schema, map_entry, parse
 
 #: Types that are JSON: places in them are those of the JSON.
@@ -56,7 +56,7 @@ class Redactor:
 
     def message(self, kind: Descriptor, data: bytes) -> tuple[bytes | None, tuple[str, ...]]:
         """The message without its secrets, None if the bytes are no such message; and the places of values
-        that were removed, since numbers cannot have the redaction text. Raises TooLarge."""
+        that were removed, since numbers cannot have the redaction text. Raises MessageTooLarge."""
         message = parse(kind, data)
         if message is None:
             return None, ()
@@ -151,7 +151,7 @@ class Redactor:
     def _scalar(self, value: Any) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
-            raise TooLarge
+            raise MessageTooLarge
         if isinstance(value, str):
             return self._masks.json(value.encode()).decode("utf-8", "replace")
         return overwritten(value) if isinstance(value, bytes) else value

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from devroute.errors import DevrouteError, LinkReplaced
-from devroute.routing.registration import Displaced, Link, Registration
+from devroute.routing.registration import Displaced, LaptopLink, Registration
 from devroute.routing.registry import Registry
 from devroute.routing.shadow.notifier import Notifier
 from devroute.tunnel.protocol import handshake
@@ -24,13 +24,13 @@ class Succession:
     def __init__(self, registry: Registry, take_offline: Callable[[ProxyLink, str], object]) -> None:
         self._registry = registry
         self._take_offline = take_offline
-        self._moving: dict[Link, ProxyLink] = {}  # asked to dial another replica
+        self._moving: dict[LaptopLink, ProxyLink] = {}  # asked to dial another replica
 
     def notify_others(self, registration: Registration, displaced: list[Displaced]) -> None:
         """End the links that have lost all their services to a newer process, and notify the others of the
         laptop, of which an agent with two links may hear twice. Links to other replicas are theirs to end and
         notify: they learn of the process, too. A process that dials again, or its second link, is no news."""
-        partly: dict[Link, tuple[str, ...]] = {}
+        partly: dict[LaptopLink, tuple[str, ...]] = {}
         for each in displaced:
             if each.before.remote:
                 continue

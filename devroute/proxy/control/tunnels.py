@@ -19,7 +19,7 @@ from devroute.headers import REPLICA
 from devroute.proxy.control.succession import DIAL_AGAIN, Succession
 from devroute.proxy.egress.interface import Reach
 from devroute.proxy.telemetry.audit_events import RecordEvent, discard_event, refusal_fields
-from devroute.routing.registration import Displaced, Link, Registration, one_of_each
+from devroute.routing.registration import Displaced, LaptopLink, Registration, one_of_each
 from devroute.routing.registry import Registry
 from devroute.tasks import TaskOwner
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
@@ -140,7 +140,7 @@ class Tunnels:
             self._register(link, member, hello)
 
     async def _contend(
-        self, link: ProxyLink, member: _Member, hello: handshake.Hello, holders: list[Link]
+        self, link: ProxyLink, member: _Member, hello: handshake.Hello, holders: list[LaptopLink]
     ) -> None:
         """Register, once it is known which of the links that have its services still respond: a laptop that
         lost its network could not close its link, and its owner does not have to wait for the end of that."""

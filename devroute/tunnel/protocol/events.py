@@ -9,23 +9,23 @@ from devroute.tunnel.protocol.frames import Reason
 from devroute.tunnel.protocol.stream import Stream
 
 
-class Hello(NamedTuple):
+class HelloFrame(NamedTuple):
     """The agent's first frame; no stream may be opened before send_welcome."""
 
     body: bytes
 
 
-class Welcome(NamedTuple):
+class WelcomeFrame(NamedTuple):
     body: bytes
 
 
-class Renew(NamedTuple):
+class RenewFrame(NamedTuple):
     """A newer token of the agent; send_renewed has to answer it."""
 
     token: bytes
 
 
-class Renewed(NamedTuple):
+class RenewedFrame(NamedTuple):
     body: bytes
 
 
@@ -119,6 +119,6 @@ class Broken(NamedTuple):
     error: ProtocolError
 
 
-LinkEvent = Hello | Welcome | Renew | Renewed | Pong | GoAway | Broken
+LinkEvent = HelloFrame | WelcomeFrame | RenewFrame | RenewedFrame | Pong | GoAway | Broken
 StreamEvent = Opened | Head | Data | Ended | Reset | Writable
 Event = LinkEvent | StreamEvent

@@ -89,7 +89,7 @@ class Sender:
         self._frame(FrameType.RENEW, 0, 0, token)
 
     def send_renewed(self, body: bytes) -> None:
-        """Answer a Renew."""
+        """Respond to a RenewFrame."""
         self.renewing = False
         self._frame(FrameType.RENEWED, 0, 0, body)
 

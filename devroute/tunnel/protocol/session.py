@@ -18,13 +18,13 @@ from devroute.tunnel.protocol.events import (
     Event,
     GoAway,
     Head,
-    Hello,
+    HelloFrame,
     Opened,
     Pong,
-    Renew,
-    Renewed,
+    RenewedFrame,
+    RenewFrame,
     Reset,
-    Welcome,
+    WelcomeFrame,
     Writable,
 )
 from devroute.tunnel.protocol.flood_guard import SMALL_CREDIT
@@ -130,7 +130,7 @@ class Session(Sender):
         return self.last_id + 1 - self.first_id + self._accepted_so_far
 
     def send_welcome(self, body: bytes) -> None:
-        """Answer a Hello."""
+        """Respond to a HelloFrame."""
         self._greeted()
         self._frame(FrameType.WELCOME, 0, 0, body)
 
@@ -286,11 +286,11 @@ class Session(Sender):
 
     def _on_hello(self, flags: int, number: int, payload: bytes) -> None:
         del self._handlers[FrameType.HELLO]  # only GOAWAY may come before WELCOME
-        self._events.append(Hello(payload))
+        self._events.append(HelloFrame(payload))
 
     def _on_welcome(self, flags: int, number: int, payload: bytes) -> None:
         self._greeted()
-        self._events.append(Welcome(payload))
+        self._events.append(WelcomeFrame(payload))
 
     def _on_open(self, flags: int, number: int, payload: bytes) -> None:
         if self._is_own(number):
@@ -366,13 +366,13 @@ class Session(Sender):
         if self.renewing:
             raise ProtocolError("RENEW before the RENEWED that replies to the last one")
         self.renewing = True
-        self._events.append(Renew(payload))
+        self._events.append(RenewFrame(payload))
 
     def _on_renewed(self, flags: int, number: int, payload: bytes) -> None:
         if not self.renewing:
             raise ProtocolError("RENEWED without a RENEW")
         self.renewing = False
-        self._events.append(Renewed(payload))
+        self._events.append(RenewedFrame(payload))
 
     def _on_goaway(self, flags: int, number: int, payload: bytes) -> None:
         self.control_frames += 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from devroute.errors import RequestMalformed
 from devroute.http.secret_names import SecretNames
 from devroute.inspector.protobuf.parser import parse_document
-from devroute.inspector.protobuf.printer import MAX_VALUES, Printer, TooLarge
+from devroute.inspector.protobuf.printer import MAX_VALUES, MessageTooLarge, Printer
 from devroute.inspector.protobuf.redactor import Redactor
 from devroute.inspector.protobuf.schema import MAX_FILES, Schema, parse
 from devroute.inspector.protobuf.wire import varint
@@ -140,7 +140,7 @@ def test_any_in_any_and_large_messages_are_bounded() -> None:
         data = inner + b"\x12" + varint(len(data)) + data
     text = json.dumps(shown(b"\x3a" + varint(len(data)) + data))
     assert text.count("@type") == 9
-    with pytest.raises(TooLarge):
+    with pytest.raises(MessageTooLarge):
         shown(b"\x1a\x00" * (MAX_VALUES + 1))
 
 

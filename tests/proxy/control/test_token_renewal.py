@@ -10,7 +10,7 @@ from devroute.auth.identity import Identity, PeerCertificate
 from devroute.errors import DevrouteError, ProtocolError, RegistrationDenied, TokenExpired, TokenInvalid
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol import handshake
-from devroute.tunnel.protocol.events import Broken, Renew, Renewed
+from devroute.tunnel.protocol.events import Broken, RenewedFrame, RenewFrame
 from tests.support.loopback import App, Client, Site, answer, connect, get, site
 from tests.support.wire import Wire
 
@@ -23,11 +23,11 @@ LONG = 1000.0
 async def test_renew_is_replied_to_by_renewed() -> None:
     wire = Wire()
     wire.agent.send_renew(b"token")
-    assert wire.to_proxy() == [Renew(b"token")]
+    assert wire.to_proxy() == [RenewFrame(b"token")]
     wire.proxy.send_renewed(b"{}")
-    assert wire.to_agent() == [Renewed(b"{}")]
+    assert wire.to_agent() == [RenewedFrame(b"{}")]
     wire.agent.send_renew(b"another")
-    assert wire.to_proxy() == [Renew(b"another")]
+    assert wire.to_proxy() == [RenewFrame(b"another")]
 
 
 async def test_a_second_renew_before_renewed_violates_the_protocol() -> None:
