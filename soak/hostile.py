@@ -216,7 +216,7 @@ class Attacks:
             found = response.status, response.headers.get("x-devroute-result")
             reason = response.headers.get("x-devroute-reason", "")
             body = await response.read()
-        if found[1] == "fallback" != result and "did not answer within" in reason:
+        if found[1] == "fallback" != result and "did not respond within" in reason:
             self.ledger.failed("wrong contracts: fell back to the service", reason, contract, since)
             return
         self.ledger.expect(

@@ -43,7 +43,7 @@ MACHINE = "the machine"
 HUNG = "hung"
 #: Failures that it can explain, in the words of the product: the sidecar waited too long for the proxy, the
 #: proxy for a connection, or the client for everything.
-LATE = ("did not respond within", "did not answer within", HUNG)
+LATE = ("did not respond within", HUNG)
 
 
 #: In the reason of a request whose laptop does not respond to pings.

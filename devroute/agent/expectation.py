@@ -16,7 +16,7 @@ from devroute.errors import ServerUnreachable
 #: Seconds between two requests.
 PAUSE: Final = 0.5
 
-#: A service as a contract names it, and who has to respond there: a laptop's name, an address,
+#: A service as a contract names it, and who has to answer there: a laptop's name, an address,
 #: "version:NAME" or "service".
 Expectation = tuple[str, str]
 

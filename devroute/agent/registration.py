@@ -210,18 +210,18 @@ async def _renew(link: AgentLink, token: str) -> float | None:
     """The seconds until the newer token expires. Raises why it is refused, CancelledError if the link
     ends."""
     if link.renewing:
-        raise ServerUnreachable("the server has not answered the last renewal")
+        raise ServerUnreachable("the server has not responded to the last renewal")
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
-            answer = handshake.decode(handshake.Renewed, await link.renew(token))
+            renewed = handshake.decode(handshake.Renewed, await link.renew(token))
     except TimeoutError:
         raise ServerUnreachable(
-            f"the server did not answer the renewal within {ANSWER_SECONDS:g} s"
+            f"the server did not respond to the renewal within {ANSWER_SECONDS:g} s"
         ) from None
-    if answer.error is not None:
-        kind = BY_CODE.get(answer.error.code, DevrouteError)
-        raise kind(answer.error.message, hint=answer.error.hint)
-    return answer.expires_in
+    if renewed.error is not None:
+        kind = BY_CODE.get(renewed.error.code, DevrouteError)
+        raise kind(renewed.error.message, hint=renewed.error.hint)
+    return renewed.expires_in
 
 
 async def receive_welcome(link: AgentLink, seconds: float, hint: str | None = None) -> bytes:

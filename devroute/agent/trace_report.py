@@ -1,4 +1,4 @@
-"""A trace as people and scripts read it: each hop, who responded there, and what became of the services that
+"""A trace as people and scripts read it: each hop, who answered there, and what became of the services that
 the contract names. Pure.
 
 What a trace can show is limited: a service without a sidecar reports nothing, and neither does one that is
@@ -21,10 +21,10 @@ from devroute.errors import DevrouteError
 from devroute.quoting import NAMES_OTHERS, quote
 from devroute.routing.trace import Hop
 
-#: Who responds if it is not a laptop or a version: the mesh's own service; no one, where there was an error.
+#: Who answers if it is not a laptop or a version: the mesh's own service; no one, where there was an error.
 SERVICE: Final = "service"
 NONE: Final = "none"
-#: Who responds if a laptop got the request, and the proxy has not had the end of its response.
+#: Who answers if a laptop got the request, and the proxy has not had the end of its response.
 PENDING: Final = "pending"
 
 #: Why a service that the contract names was not reached.
@@ -144,7 +144,7 @@ def _missing(key: str, hops: Sequence[Hop], known: set[str] | None) -> Missing:
 
 
 def lines(hops: Sequence[Hop]) -> list[str]:
-    """A line for each hop: when it received the request, what was decided, who responded and why."""
+    """A line for each hop: when it received the request, what was decided, who answered and why."""
     if not hops:
         return ["no sidecar saw a contract: is the X-devroute header set, and the filter installed?"]
     entries = entries_in(hops)
@@ -192,7 +192,7 @@ def reason_of(hop: Hop) -> str:
 
 
 def summary(hops: Sequence[Hop], known: Iterable[str] | None) -> str:
-    """One sentence: who responded at each service that the contract names."""
+    """One sentence: who answered at each service that the contract names."""
     if not hops:
         return "no service on the way had a sidecar that saw the contract"
     entries = entries_in(hops)

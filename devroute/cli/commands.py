@@ -53,7 +53,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, LazyCommand]]] = {
             _TRACE,
         ),
         "expect": LazyCommand(
-            "Wait until a laptop or version responds at the services named, or report who did",
+            "Wait until a laptop or version answers at the services named, or report who did",
             "expect:expect",
         ),
         "doctor": LazyCommand(

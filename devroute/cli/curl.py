@@ -150,7 +150,7 @@ async def _own_contract(sources: list[Source], services: list[str]) -> str:
 
 
 def responder_in(heads: str) -> str:
-    """Who responded at the service that was asked, by the response heads that curl has dumped; the last one
+    """Who answered at the service that was asked, by the response heads that curl has dumped; the last one
     counts."""
     fields: dict[str, str] = {}
     for line in heads.splitlines():

@@ -1,4 +1,4 @@
-"""`devroute expect`: waits until a laptop or version responds at the services named, for CI."""
+"""`devroute expect`: waits until a laptop or version answers at the services named, for CI."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def expect(
     context: typer.Context,
     expected: Annotated[
-        list[str], argument("Who has to respond: a laptop, version:NAME or service", "SERVICE=WHO...")
+        list[str], argument("Who has to answer: a laptop, version:NAME or service", "SERVICE=WHO...")
     ],
     url: Annotated[
         str | None, option("URL that leads to the services; default: the server's entry_url", "URL")
@@ -34,7 +34,7 @@ def expect(
     token: Token = None,
     output: Output = None,
 ) -> int:
-    """Wait until a laptop or version responds at the services named, or report who did.
+    """Wait until a laptop or version answers at the services named, or report who did.
 
     Sends GET requests to the URL until each response comes from whom it is expected from. Their contract is
     what is expected, unless --contract is given or DEVROUTE_CONTRACT is set. The exit code is 0, 110 if

@@ -72,7 +72,7 @@ def up(
         list[str] | None, option("Receive only requests below this path; repeatable", "/PATH")
     ] = None,
     except_status: Annotated[
-        str | None, option("On these statuses the service in the mesh responds instead", "404,503")
+        str | None, option("On these statuses the service in the mesh answers instead", "404,503")
     ] = None,
     except_methods: Annotated[
         str | None, option("Methods that --except-status covers; default: the idempotent ones", "GET,POST")

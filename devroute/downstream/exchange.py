@@ -213,4 +213,4 @@ class Exchange(CompletedExchange):
 
     def _no_response(self, when: str) -> UpstreamTimeout:
         target = "the target" if self.route is None else self.route.target
-        return UpstreamTimeout(f"{target} did not answer {when}")
+        return UpstreamTimeout(f"{target} did not respond {when}")

@@ -1,4 +1,4 @@
-"""What the clients of a test run share: the contract, the hosts that get it, and who responded."""
+"""What the clients of a test run share: the contract, the hosts that get it, and who answered."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -131,7 +131,7 @@ class Sender:
         self.traces += traces
 
     def report(self) -> list[str]:
-        """Who responded, the most frequent outcome first."""
+        """Who answered, the most frequent outcome first."""
         lines = [str(self)]
         for (host, result, reason), count in self._counts.most_common(MAX_LINES):
             outcome = result or "no sidecar with devroute's filter saw the contract"
@@ -144,7 +144,7 @@ class Sender:
         return lines
 
     def traced(self) -> list[str]:
-        """Who responded at the services that the contract names."""
+        """Who answered at the services that the contract names."""
         if not self.traces:
             return []
         from devroute.pytest_plugin.traces import in_lines, server

@@ -124,7 +124,7 @@ class LocalLaptops:
             async with asyncio.timeout(seconds):
                 await self.pools.probe(laptop.address, service.partition(".")[0])
         except TimeoutError:
-            raise TargetUnreachable(f"{laptop.address} did not answer within {seconds:g} s") from None
+            raise TargetUnreachable(f"{laptop.address} did not respond within {seconds:g} s") from None
 
 
 class Questions:

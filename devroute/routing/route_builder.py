@@ -42,7 +42,7 @@ class RouteBuilder:
         abort: Upstream = AbortUpstream(entry.abort_status, entry.key)
         if entry.delay_s is not None:
             abort = DelayUpstream(abort, entry.delay_s, self._delayed)
-        reason = f"answered {entry.abort_status} as the contract asks"
+        reason = f"responded with {entry.abort_status}, as the contract asks"
         return self._route(abort, entry, signature, "error", reason, FAULT)
 
     def route(

@@ -159,7 +159,7 @@ class AbortUpstream:
 
     def __init__(self, status: int, service: str) -> None:
         error = FaultInjected(
-            f"answered {status} as the contract asks", hint="its entry has 'abort'", service=service
+            f"responded with {status}, as the contract asks", hint="its entry has 'abort'", service=service
         )
         body = self._body = b"" if status in BODYLESS else error_body(error)
         fields = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body) if body else b""

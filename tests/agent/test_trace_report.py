@@ -1,4 +1,4 @@
-"""What a trace says: who responded where, and what became of services that were not reached."""
+"""What a trace says: who answered where, and what became of services that were not reached."""
 
 import json
 from collections.abc import Sequence

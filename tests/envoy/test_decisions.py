@@ -201,7 +201,7 @@ async def test_abort_sends_no_request(real: RealMesh, foo: str, more: dict[str, 
     asked = real.client.post(foo, headers=asking({"foo": {"to": "nobody", "abort": 418, **more}}), data=b"x")
     status, result, reason, body = await verdict_of(asked)
     assert (status, result, body["code"], body["service"]) == (418, "error", "fault-injected", "foo")
-    assert reason == "answered 418 as the contract asks"
+    assert reason == "responded with 418, as the contract asks"
     assert time.monotonic() - began >= (0.2 if more else 0)
 
 

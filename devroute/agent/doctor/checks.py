@@ -93,7 +93,7 @@ class Doctor:
         except (OSError, UnicodeError):
             raise ServerUnreachable(f"the name '{host}' does not resolve", hint=NETWORK) from None
         except TimeoutError:
-            raise ServerUnreachable(f"the name server did not answer for '{host}'", hint=NETWORK) from None
+            raise ServerUnreachable(f"the name server did not respond for '{host}'", hint=NETWORK) from None
         of_proxy = "" if proxy is None else "; it is the proxy to the server, and resolves its name"
         return Finding("dns", "ok", f"{host} is {found[0][4][0]}{of_proxy}")
 
@@ -232,7 +232,7 @@ async def _round_trip(link: AgentLink) -> Finding:
             await link.heartbeat.ping()
     except TimeoutError:
         return failure(
-            "tunnel", ServerUnreachable("the tunnel opens, but does not answer a ping", hint=NETWORK)
+            "tunnel", ServerUnreachable("the tunnel opens, but does not respond to a ping", hint=NETWORK)
         )
     took = (link.heartbeat.round_trip or 0) * 1000
     welcome = decode(Welcome, link.welcome.result())

@@ -100,7 +100,7 @@ class Sidecars:
                 await upstream.check_reachable(seconds)
         except TimeoutError:
             late = TargetUnreachable(
-                f"service '{decision.service}': {address} did not answer within {seconds:g} s",
+                f"service '{decision.service}': {address} did not respond within {seconds:g} s",
                 hint="is the app running, and is the laptop on the network (VPN, firewall)?",
                 service=decision.service,
                 target=decision.target,

@@ -121,7 +121,7 @@ async def test_a_target_that_refuses_is_denied_or_does_not_respond_is_a_fallback
     for target, reason in {
         "10.0.0.1:8001": "refused the connection",
         "inside.example:8001": "is not permitted",
-        "10.0.0.3:8001": "10.0.0.3:8001 did not answer within 0.05 s",
+        "10.0.0.3:8001": "10.0.0.3:8001 did not respond within 0.05 s",
     }.items():
         answer = await server.resolve(f'{{"foo": "{target}"}}')
         assert answer["decision"] == "fallback"
