@@ -1,5 +1,5 @@
-"""What is wrong between devroute and the app, where the app's response shows it: a dev server that refuses
-the host name or the origin, and a server that speaks TLS.
+"""Advice on mistakes between devroute and the app, recognised by the app's response: a dev server that
+refuses the host name or the origin, and a server that speaks TLS.
 
 Owns what has been reported, each kind once for a service. Opens a connection to the app only to find out
 whether it speaks TLS, after a request to it has failed.

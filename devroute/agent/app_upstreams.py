@@ -1,4 +1,4 @@
-"""The upstreams of the laptop's apps, and what stands around each: recorder, rules, rewriting of Host."""
+"""The upstreams of the laptop's apps, and what wraps each: recorder, rules, rewriting of Host."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Whether the app of each service listens. One that does not is reported, and once more when it does.
+"""Watches whether the app of each service listens: reports one that does not, and once more when it does.
 
 Opens a connection and closes it, until one is accepted; then never again.
 """

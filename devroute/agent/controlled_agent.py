@@ -1,4 +1,6 @@
-"""What other processes of the same user can see and change of a `devroute up`: its side of agent/control."""
+"""The state and actions of a `devroute up` that its control API (agent/control) gives to other processes of
+the same user.
+"""
 
 import os
 import time

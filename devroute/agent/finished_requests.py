@@ -1,5 +1,5 @@
-"""What becomes of each request that has ended: it is counted, gets its line, and may show what is wrong with
-the app. Compiled, since every request passes here; the reporter's lines are made in batches, a moment later.
+"""Handles each request that has ended: counts it, reports its line, and may show what is wrong with the app.
+Compiled, since every request passes here; the reporter's lines are made in batches, a moment later.
 """
 
 import asyncio

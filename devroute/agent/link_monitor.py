@@ -1,4 +1,4 @@
-"""Whether the laptop's link still works after the laptop has slept or changed its network.
+"""Detects whether the laptop's link still works after the laptop has slept or changed its network.
 
 Probes the links at once, and wakes the dialler where waiting has become pointless. Never dials
 (link_keeper.py does), and ends a link only if its local address is gone.

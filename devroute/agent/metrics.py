@@ -1,4 +1,4 @@
-"""What Prometheus reads from `devroute up`, where the setting `metrics` has it: requests, links and pings."""
+"""Metrics of `devroute up` for Prometheus, if the setting `metrics` is on: requests, links and pings."""
 
 from collections.abc import Callable, Collection, Container, Iterator
 from time import time

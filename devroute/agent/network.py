@@ -1,5 +1,4 @@
-"""Whether the laptop's route to the server has changed: another local address, no network, or a network
-again.
+"""Detects changes of the laptop's route to the server: another local address, no network, or a network again.
 
 Owns the watch on the system's routes and sends no packets; link_monitor.py decides what follows. Linux
 reports changes of addresses and routes at once; elsewhere `check` has to be called periodically.

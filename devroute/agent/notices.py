@@ -1,5 +1,5 @@
-"""What the proxy says to the agent itself: other processes of this laptop joined or took services over; or
-the proxy is about to stop.
+"""Messages from the proxy to the agent itself: other processes of this laptop joined or took services over;
+or the proxy is about to stop.
 """
 
 from collections.abc import Callable

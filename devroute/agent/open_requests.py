@@ -1,4 +1,4 @@
-"""Requests that have been open for a while, such as one at a breakpoint, are looked for and reported.
+"""Reports requests that have been open for a while, such as one at a breakpoint.
 
 One timer for all of them: most requests end before it looks, and cost nothing.
 """

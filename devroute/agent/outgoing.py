@@ -1,5 +1,5 @@
-"""What sees the requests that programs on this laptop send to services of the mesh: the inspector's recorder,
-the laptop's rules, and the terminal. Never sends one: that is the upstream that it is put around.
+"""Observers of the requests that programs on this laptop send to services of the mesh: the inspector's
+recorder, the laptop's rules, and the terminal. Sends none itself: that is the upstream that it wraps.
 
 From the sender inwards: the terminal's line, recorder, rules, and the upstream. So a capture shows what a
 rule did, and a rule may respond before anything leaves the laptop.

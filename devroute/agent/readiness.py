@@ -1,4 +1,5 @@
-"""When a `devroute up` is ready: at once when it is online or, with --wait, once its apps listen, too.
+"""Decides when a `devroute up` is ready: at once when it is online or, with --wait, once its apps listen,
+too.
 
 Owns the time that this may take, and reports it to the command that started it in the background.
 """

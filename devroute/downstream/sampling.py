@@ -1,4 +1,4 @@
-"""What a sampled request costs on its way: ids for its spans, and a `traceparent` that names the proxy's.
+"""What a sampled request gets on its way: ids for its spans, and a `traceparent` that names the proxy's.
 
 Spans are made later, of what the exchange has at its end (proxy/telemetry/tracing.py). Compiled (setup.py).
 """

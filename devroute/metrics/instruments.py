@@ -1,5 +1,5 @@
-"""What is counted with on the way of requests: an addition or two, without a lock, a lookup of labels, or a
-walk over buckets. One thread counts. Compiled (setup.py).
+"""Counters and histograms for the request path: each update is an addition or two, without a lock, a lookup
+of labels, or a walk over buckets. One thread counts. Compiled (setup.py).
 """
 
 from bisect import bisect_left

@@ -1,4 +1,4 @@
-"""What is exposed: values of metrics. exposition.py writes them, and takes longer to import."""
+"""Values of metrics, as a scrape collects them. exposition.py writes them, and takes longer to import."""
 
 from devroute import __version__
 from devroute.metrics import table

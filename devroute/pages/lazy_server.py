@@ -1,5 +1,5 @@
-"""What aiohttp serves, loaded when its first client connects: people may never ask, and the import of aiohttp
-takes 13 MiB and a third of a start (decisions 67 and 69).
+"""Servers of aiohttp that are loaded when their first client connects: people may never ask, and the import
+of aiohttp takes 13 MiB and a third of a start (decisions 67 and 69).
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Decides which detours, registrations and callers are permitted; denies by default. policy/file.py owns the
 file's format, policy/rules.py the single rules.
 
-Pure; never resolves a name: code that does calls `permit_address` for each address, and connects to no other.
+Pure; never resolves a name: whatever resolves one calls `permit_address` for each of its addresses, and
+connects to permitted ones only.
 A reload makes a new Policy, so decisions may be cached for each Policy.
 """
 

@@ -1,5 +1,5 @@
-"""What people ask the control port for: the API and the team's page. It imports aiohttp, so it is itself
-imported for its first client (pages/lazy_server.py).
+"""The aiohttp application of the control port: the API and the team's page, for people. Importing aiohttp is
+expensive, so this module is imported for its first client (pages/lazy_server.py).
 """
 
 from aiohttp import web

@@ -1,4 +1,4 @@
-"""Where the proxy knows subjects from: the token file and the issuer's keys, kept up to date while it runs.
+"""The sources of identities: the token file and the issuer's keys, kept up to date while the proxy runs.
 
 Whether a token is valid is decided in auth/authenticator.py.
 """

@@ -1,5 +1,5 @@
-"""Whether the other end of a link still responds: a PING after a time without bytes, an error after a longer
-one.
+"""Checks whether the other end of a link still responds: a PING after a time without bytes, an error after a
+longer one.
 
 Owns the link's liveness timer and its outstanding ping. Neither writes nor closes: the link does both.
 """

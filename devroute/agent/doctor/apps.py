@@ -1,4 +1,4 @@
-"""Whether the app of a service serves, and which one: `localhost` may lead to two.
+"""Checks whether the app of a service serves, and which one: `localhost` may lead to two.
 
 Sends no request, except where two addresses of a name accept connections: then a HEAD to each.
 """

@@ -1,4 +1,4 @@
-"""The way past the mesh, for names that are outside of it (`--reach-direct`): from this laptop, as without
+"""The upstream for names outside of the mesh (`--reach-direct`): connects from this laptop, as without
 devroute.
 """
 

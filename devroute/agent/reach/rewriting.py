@@ -1,4 +1,4 @@
-"""What a request of a local program becomes on its way into the mesh: the mesh's name as its Host, and the
+"""Rewrites a request of a local program on its way into the mesh: the mesh's name as its Host, and the
 contract of the request that it belongs to. Pure.
 """
 

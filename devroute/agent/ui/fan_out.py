@@ -1,5 +1,6 @@
-"""One reporter for several: that of this process' own terminal, and those of who follows it by the control
-API (agent/control)."""
+"""A reporter that passes events to several: that of this process' own terminal, and those of clients that
+follow it by the control API (agent/control).
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a container learns of its pod (`fieldRef`) and its resources (`resourceFieldRef`), on a laptop."""
+"""A container's fields of its pod (`fieldRef`) and its resources (`resourceFieldRef`), on a laptop."""
 
 import os
 import re

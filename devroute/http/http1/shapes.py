@@ -1,5 +1,5 @@
-"""Fields of request heads that differ in ids alone, as those of one caller's requests mostly do: what they
-say was read once. Pure. Compiled (setup.py).
+"""Cache of parsed request heads: the fields of heads that differ in ids alone, as those of one caller's
+requests mostly do, are parsed once. Pure. Compiled (setup.py).
 
 Never holds the value of an id: it may be a secret.
 """

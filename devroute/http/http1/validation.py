@@ -1,4 +1,4 @@
-"""What llhttp (through httptools) says of the head of an HTTP/1.1 request. Pure. Compiled (setup.py)."""
+"""Validation of HTTP/1.1 request heads by llhttp (through httptools). Pure. Compiled (setup.py)."""
 
 from typing import Final
 

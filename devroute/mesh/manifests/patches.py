@@ -1,5 +1,6 @@
-"""What the EnvoyFilters of sidecars and gateways consist of: the document, its patches, filters that are off.
-Pure."""
+"""Building blocks of the EnvoyFilters for sidecars and gateways: the document, its patches, filters that are
+off. Pure.
+"""
 
 from collections.abc import Iterable, Mapping
 

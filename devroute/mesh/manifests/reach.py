@@ -1,5 +1,5 @@
-"""What laptops reach in the mesh, as an installation has it: the policy's rules, what the proxy has to know
-of the cluster, packets out of its pod, an example for callees. Pure.
+"""The parts of an installation that let laptops reach the mesh: the policy's rules, what the proxy has to
+know of the cluster, packets out of its pod, an example for callees. Pure.
 """
 
 import ipaddress

@@ -1,5 +1,5 @@
-"""What a team's VirtualService or DestinationRule makes of a laptop's responses: retries, timeouts and
-ejections are the caller's, and devroute cannot change them (docs/rollout.md). Pure.
+"""Checks of a team's VirtualServices and DestinationRules: their retries, timeouts and ejections apply to a
+laptop's responses, and devroute cannot change them (docs/rollout.md). Pure.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where requests with a contract pass by what another EnvoyFilter configures, for warnings. Pure.
+"""Warnings about EnvoyFilters whose settings requests with a contract bypass. Pure.
 
 Filters between devroute's two, and what istiod or patches configure for them on the service's own routes,
 hold for every request (docs/decisions/0035 and 0038). Two things do not: filters that a route turns on or

@@ -1,5 +1,5 @@
-"""What is missing in a file whose policy lets laptops reach services: the sidecar's listener, the proxy's
-flag for it, what has it obey ports, the way out of the pod, and the namespaces that stay closed. Pure.
+"""Checks of a file whose policy lets laptops reach services: the sidecar's listener, the proxy's flag for it,
+the enforcement of ports, the way out of the pod, and the namespaces that stay closed. Pure.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

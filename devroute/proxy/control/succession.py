@@ -1,5 +1,5 @@
-"""What becomes of a laptop's links when a newer one is registered, here or at another replica: the old link
-ends, the laptop's other processes get a notice, and a proxy that stops waits for the newer ones.
+"""Replaces a laptop's links when a newer one is registered, here or at another replica: the old link ends,
+the laptop's other processes get a notice, and a proxy that stops waits for the newer ones.
 """
 
 import asyncio

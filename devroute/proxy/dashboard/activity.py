@@ -1,4 +1,6 @@
-"""What one replica knows of its requests and links, as another one gets it, and all of it added up. Pure."""
+"""The activity of one replica's requests and links: its encoding for other replicas, and the sum over all.
+Pure.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -1,5 +1,5 @@
-"""What the page needs of the other replicas, and they of this one: codes and sessions, blocks, and activity.
-It goes over the links between replicas and stays in memory; nothing of it is written to Redis.
+"""State that the pages of all replicas share: codes and sessions, blocks, and activity. It goes over the
+links between replicas and stays in memory; nothing of it is written to Redis.
 
 A code stays where it was made, and is taken from there once. A session is known where it began and, at once,
 to all replicas that are linked; others ask for it when a browser brings its cookie.

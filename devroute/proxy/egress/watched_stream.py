@@ -1,4 +1,4 @@
-"""A stream of a laptop that is open: passes everything on in both directions, and knows when it last did."""
+"""An open stream of a laptop: passes everything on in both directions, and records when it last did."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What is counted of the control port: decisions of /resolve, fallbacks, links, and what laptops offer."""
+"""Metrics of the control port: decisions of /resolve, fallbacks, links, and what laptops offer."""
 
 from collections import Counter
 from typing import Final

@@ -1,4 +1,4 @@
-"""What XORs the payload of WebSocket frames with their keys (RFC 6455 §5.3), in place.
+"""XORs the payload of WebSocket frames with their keys (RFC 6455 §5.3), in place.
 
 aiohttp has a routine in C for it. It is loaded by itself, since its import would be that of all of aiohttp,
 which takes a third of the start of `devroute up`. Without it (PyPy, no wheel) arithmetic does the same at a

@@ -1,5 +1,5 @@
-"""How far the windows of streams may grow, together (PROTOCOL.md, "Credit"), and how much may wait in them.
-Pure.
+"""Limits on how far the windows of streams may grow, together (PROTOCOL.md, "Credit"), and on how much may
+wait in them. Pure.
 """
 
 from typing import Final
