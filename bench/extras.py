@@ -186,16 +186,16 @@ def _h2load(program: str, message: str, door: Door, seconds: int) -> float:
     fields = {**door.headers, "content-type": "application/grpc", "te": "trailers"}
     headers = [part for name, value in fields.items() for part in ("-H", f"{name}: {value}")]
     shape = (f"-c{GRPC_CONNECTIONS}", f"-m{GRPC_STREAMS}", "-t1", f"-D{seconds}", "-d", message)
-    said = subprocess.run(
+    output = subprocess.run(
         [program, *shape, *headers, f"http://127.0.0.1:{door.port}/bench.Echo/Call"],
         capture_output=True,
         text=True,
         timeout=seconds + 30,
     ).stdout
-    rate = re.search(r"finished in .*?, ([0-9.]+) req/s", said)
-    codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", said)
+    rate = re.search(r"finished in .*?, ([0-9.]+) req/s", output)
+    codes = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", output)
     if rate is None or codes is None or codes[1] == "0" or codes.groups()[1:] != ("0", "0", "0"):
-        raise CannotRun(f"h2load failed: {' '.join(said.split())[-300:]}")
+        raise CannotRun(f"h2load failed: {' '.join(output.split())[-300:]}")
     return float(rate[1])
 
 

@@ -63,15 +63,15 @@ def wrk(stage: Stage, door: Door, connections: int, seconds: float) -> dict[str,
     headers = [part for name, value in door.headers.items() for part in ("-H", f"{name}: {value}")]
     shape = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(WRK_SCRIPT))
     place = f"http://127.0.0.1:{door.port}{door.path}"
-    said = subprocess.run(
+    finished = subprocess.run(
         [stage.program("wrk"), *shape, *headers, place, "--", str(door.contracts)],
         capture_output=True,
         text=True,
         timeout=seconds + 30,
     )
-    lines = said.stdout.strip().splitlines()
-    if said.returncode or not lines or not lines[-1].startswith("{"):
-        raise CannotRun(f"wrk failed: {said.stderr.strip() or said.stdout.strip()}")
+    lines = finished.stdout.strip().splitlines()
+    if finished.returncode or not lines or not lines[-1].startswith("{"):
+        raise CannotRun(f"wrk failed: {finished.stderr.strip() or finished.stdout.strip()}")
     result: dict[str, float] = json.loads(lines[-1])
     if not result["requests"] and not result["errors"]:
         raise CannotRun(f"no response in {seconds:g} s")
@@ -88,7 +88,7 @@ def bulk(stage: Stage, peer: Peer, direction: str, size: int) -> float:
     headers = [f"{name}: {value}" for name, value in peer.bulk.headers.items()]
     place = (f"127.0.0.1:{peer.bulk.port}", str(size))
     try:
-        said = subprocess.run(
+        finished = subprocess.run(
             [stage.program("gobulk"), direction, *place, *headers],
             capture_output=True,
             text=True,
@@ -96,6 +96,6 @@ def bulk(stage: Stage, peer: Peer, direction: str, size: int) -> float:
         )
     except subprocess.TimeoutExpired:
         raise CannotRun(f"{direction} of {size} bytes took longer than {BULK_TIMEOUT} s") from None
-    if said.returncode:
-        raise CannotRun(f"{direction} of {size} bytes failed: {said.stderr.strip()}")
-    return size / float(said.stdout)
+    if finished.returncode:
+        raise CannotRun(f"{direction} of {size} bytes failed: {finished.stderr.strip()}")
+    return size / float(finished.stdout)

@@ -113,8 +113,8 @@ class Stage:
         """Raises CannotRun for a process that has ended."""
         if process.poll() is not None:
             name = self._names[process.pid]
-            said = self.log(name).read_text(encoding="utf-8", errors="replace").strip()[-LOG_TAIL:]
-            raise CannotRun(f"{name} ended with status {process.returncode}: {said}")
+            output = self.log(name).read_text(encoding="utf-8", errors="replace").strip()[-LOG_TAIL:]
+            raise CannotRun(f"{name} ended with status {process.returncode}: {output}")
 
 
 @contextlib.contextmanager

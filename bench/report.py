@@ -142,9 +142,9 @@ class Floor:
         return self.figure >= self.bound if self.least else self.figure <= self.bound
 
     def line(self) -> str:
-        verdict = {None: "not measured", True: "yes", False: "**no**"}[self.met]
+        met = {None: "not measured", True: "yes", False: "**no**"}[self.met]
         bound = f"{'≥' if self.least else '≤'} {self.bound:g}"
-        return f"| {self.name} | {_show(self.figure, '{:.3g}')}{self.note} | {bound} | {verdict} |\n"
+        return f"| {self.name} | {_show(self.figure, '{:.3g}')}{self.note} | {bound} | {met} |\n"
 
 
 def floors(run: Run) -> list[Floor]:
@@ -203,7 +203,7 @@ def floors(run: Run) -> list[Floor]:
     ]
 
 
-def verdicts(run: Run) -> str:
+def floor_table(run: Run) -> str:
     return "| floor | found | must | met |\n| --- | ---: | ---: | --- |\n" + "".join(
         each.line() for each in floors(run)
     )
@@ -248,12 +248,12 @@ def text(run: Run) -> str:
     typical = statistics.median(run.strangers) if run.strangers else 0
     straight = _show(run.median(DIRECT, "rate"), "{:,.0f}")
     loud = "" if typical <= QUIET else " **The machine was not quiet: run it again.**"
-    told = "".join(f"- {name}: {reason}\n" for name, reason in run.left_out.items()) or "- nothing\n"
+    left_out = "".join(f"- {name}: {reason}\n" for name, reason in run.left_out.items()) or "- nothing\n"
     return (
         f"{run.rounds} rounds of {run.seconds:g} s, {run.cores} cores, {run.took / 60:.1f} minutes."
         f" Straight to the app: {straight} requests/s."
         f" Others used {typical:.0%} of a core (median; at most {busiest:.0%}).{loud}\n\n"
-        f"{table(run)}\n{verdicts(run)}\nLeft out, or with a failed round:\n{told}"
+        f"{table(run)}\n{floor_table(run)}\nLeft out, or with a failed round:\n{left_out}"
     )
 
 

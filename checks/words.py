@@ -1,7 +1,8 @@
 """Rules for the words in comments, docstrings, messages and documents: the terms that the glossary in
 ARCHITECTURE.md replaced do not come back.
 
-Reads prose only: no names, no code between backticks, and no string without a space, which is a name too.
+Reads prose: no code between backticks, and no string without a space, which is a name too. Of the names that
+Python code defines, outside of tests, it reads each word, for the retired terms that are single words.
 """
 
 import ast
@@ -34,14 +35,32 @@ RETIRED = {
     r"for ever": "forever, without end",
     r"in good order": "cleanly",
     r"an? (?:great|good) many": "many, or the number",
+    r"said": "reported, sent, named, announced",
+    r"without a word|(?:by|on) the word of": "without a message, according to",
+    r"settled": "the verb that applies: frozen, fetched, acknowledged, flushed",
+    r"(?:is|are|was|were|be|been|falls?) silent": "idle, sends nothing",
+}
+#: Words that are retired in names alone: prose has other senses of them.
+RETIRED_NAMES = {
+    r"silent": "idle, no_response",
+    r"marks": "name the thing: counts, flags, fields",
 }
 #: Where a word that is retired means something else.
-EXCEPT = re.compile(r"(?:that|DNS|name servers?'?) answers?\b|tell\w*(?: \w+)? apart", re.IGNORECASE)
+EXCEPT = re.compile(
+    r"(?:that|DNS|name servers?'?) answers?\b|tell\w*(?: \w+)? apart|\bsaid[- ]so\b", re.IGNORECASE
+)
 _PATTERNS = [
     (re.compile(rf"\b(?:{pattern})\b".replace(" ", r"\s+"), re.IGNORECASE), advice)
     for pattern, advice in RETIRED.items()
 ]
+_NAME_PATTERNS = [
+    (re.compile(pattern, re.IGNORECASE), advice)
+    for pattern, advice in (RETIRED | RETIRED_NAMES).items()
+    if " " not in pattern
+]
 _FOLDERS = ("devroute", "lua", "tests", "bench", "soak", "ha", "fuzz", "demo", "docs", "checks", ".ci")
+#: Folders whose names are checked, too.
+_NAMED = ("devroute", "bench", "fuzz", "ha", "checks")
 #: This file and its tests hold the words, and the changelog and the bench's records quote history.
 _EXEMPT = ("checks/words.py", "tests/checks/test_words.py", "CHANGELOG.md", "bench/README.md")
 _HASH = {".toml", ".yaml", ".yml", ".sh"}
@@ -62,6 +81,9 @@ def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
             continue
         for line, word, advice in found_in(prose(file, tests=name.startswith("tests/"))):
             yield f"{name}:{line}: '{word}': {advice}"
+        if file.suffix == ".py" and name.partition("/")[0] in _NAMED:
+            for line, defined, advice in retired_names(file.read_text(encoding="utf-8")):
+                yield f"{name}:{line}: the name '{defined}': {advice}"
 
 
 def found_in(blocks: Iterable[Prose]) -> Iterator[tuple[int, str, str]]:
@@ -71,6 +93,28 @@ def found_in(blocks: Iterable[Prose]) -> Iterator[tuple[int, str, str]]:
         for pattern, advice in _PATTERNS:
             for match in pattern.finditer(bare):
                 yield first + bare[: match.start()].count("\n"), " ".join(match[0].split()), advice
+
+
+def retired_names(source: str) -> Iterator[tuple[int, str, str]]:
+    """Each name that a Python source defines with a retired word in it: its line, the name, and advice."""
+    for line, name in sorted(set(_defined_names(ast.parse(source)))):
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+        for pattern, advice in _NAME_PATTERNS:
+            if any(pattern.fullmatch(word) for word in words):
+                yield line, name, advice
+
+
+def _defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Names of classes, functions, parameters, variables and attributes, where they get their value."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
 
 
 def _blank(match: re.Match[str]) -> str:

@@ -75,14 +75,14 @@ def head(data: bytes) -> object:
     try:
         request = parse_request_head(raw)
     except DevrouteError as error:
-        verdict: object = (error.code, error.message[:24])
+        judged: object = (error.code, error.message[:24])
     else:
-        verdict = _judge_request(raw, request)
+        judged = _judge_request(raw, request)
     try:
         answer = parse_response_head(raw, b"GET")
     except UpstreamInvalid as error:
-        return verdict, error.message[:40]
-    return verdict, _judge_answer(answer)
+        return judged, error.message[:40]
+    return judged, _judge_answer(answer)
 
 
 def _judge_request(raw: bytes, request: InboundRequest) -> object:
@@ -146,8 +146,8 @@ def _until_end(reader: h11.Connection) -> list[h11.Data]:
 
 def _judge_answer(answer: ResponseHead) -> object:
     switching = answer.framing is Framing.UPGRADE
-    marks = b"x-mark: 1\r\n" + (b"connection: upgrade\r\n" if switching else b"")
-    passed = answer.forward(marks, chunked=answer.framing is Framing.CHUNKED, close=not switching)
+    lines = b"x-mark: 1\r\n" + (b"connection: upgrade\r\n" if switching else b"")
+    passed = answer.forward(lines, chunked=answer.framing is Framing.CHUNKED, close=not switching)
     assert passed.index(b"\r\n\r\n") + 4 == len(passed), "a second head in the head"
     assert passed.count(b"\n") == passed.count(b"\r\n") == passed.count(b"\r"), "a bare line end goes on"
     if passed.count(b"\n") > MAX_FIELD_LINES:
@@ -163,7 +163,7 @@ def _judge_answer(answer: ResponseHead) -> object:
 
 
 def chunks(data: bytes) -> object:
-    def verdict(parts: list[bytes]) -> tuple[object, ...]:
+    def outcome(parts: list[bytes]) -> tuple[object, ...]:
         reader = ChunkedBody(RequestMalformed)
         body = rest = b""
         try:
@@ -178,14 +178,14 @@ def chunks(data: bytes) -> object:
             return ("refused",)
         return body, rest, reader.done, reader.trailers
 
-    whole = verdict([data])
-    assert whole == verdict(pieces(data)), "cuts change the events"
+    whole = outcome([data])
+    assert whole == outcome(pieces(data)), "cuts change the events"
     if len(whole) == 1:
         return whole[0]
     body, rest, done, trailers = cast(tuple[bytes, bytes, bool, Headers], whole)
     if done:
         coded = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-        assert verdict([coded + encode_last_chunk(trailers) + rest]) == whole
+        assert outcome([coded + encode_last_chunk(trailers) + rest]) == whole
         payload = frames.encode_trailers(trailers)
         frames.check_header(frames.FrameType.TRAILERS, 0, 1, len(payload))
         assert frames.decode_trailers(payload) == trailers

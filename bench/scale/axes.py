@@ -153,8 +153,8 @@ def measure(rig: Rig, name: str, at: int) -> Point:
         with log.open("rb") as lines:
             lines.seek(read)
             reason = commonest_error(lines)
-        said = " ".join(str(error).split())[:200]
-        return Point(at, problem=f"{said}, most of them `{reason}`" if reason else said)
+        text = " ".join(str(error).split())[:200]
+        return Point(at, problem=f"{text}, most of them `{reason}`" if reason else text)
 
 
 def commonest_error(lines: Iterable[bytes]) -> str:

@@ -215,8 +215,8 @@ class _Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.outcome.done():
             head, end, body = self._read.partition(b"\r\n\r\n")
-            silent = ProtocolError("it closed the connection without a response")
-            self.outcome.set_exception(_error_in(split_head(head + end), body) if end else silent)
+            no_response = ProtocolError("it closed the connection without a response")
+            self.outcome.set_exception(_error_in(split_head(head + end), body) if end else no_response)
 
     def _responded(self, head: HeadLines, rest: bytes) -> None:
         if not head.start.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):

@@ -16,7 +16,7 @@ from tests.support.eventually import eventually
 
 NAME = "second links"
 #: Seconds for all agents to have two links at first.
-SETTLED_SECONDS = 60.0
+LINKED_SECONDS = 60.0
 
 
 async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> None:
@@ -32,7 +32,7 @@ async def run(folder: Path, scale: Scale, report: Report, wanted: list[str]) -> 
                     == 2 * scale.herd
                 )
 
-            await eventually(have_two, "two links each", within=SETTLED_SECONDS)
+            await eventually(have_two, "two links each", within=LINKED_SECONDS)
             before = cpu_seconds(pids)
             _, gone = await lose(ours, victim)
             await eventually(have_two, "two links each again", within=3 * BACK_S)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from checks.words import found_in, problems, prose
+from checks.words import found_in, problems, prose, retired_names
 
 
 def words(folder: Path, name: str, text: str, *, tests: bool = False) -> list[tuple[int, str]]:
@@ -24,6 +24,9 @@ def words(folder: Path, name: str, text: str, *, tests: bool = False) -> list[tu
         ('raise ValueError("nobody reads it")\n', [(1, "nobody")]),
         ('raise ValueError(f"{x} is read by nobody")\n', [(1, "nobody")]),
         ("#: what a proxy has\n#: told its peer\nx = 1\n", [(2, "told")]),
+        ("# as its HELLO said\n", [(1, "said")]),
+        ("# it ends without\n# a word\n", [(1, "without a word")]),
+        ("# a link that is silent, once settled\n", [(1, "is silent"), (1, "settled")]),
     ],
 )
 def test_comments_docstrings_and_messages_are_read(
@@ -42,6 +45,8 @@ def test_comments_docstrings_and_messages_are_read(
         "# one cannot tell them apart\n",
         "# an app that answers\n",
         "# Antelope, era2, untold\n",
+        "# where its user said so\n",
+        "# it fails silently, and marks the request\n",
     ],
 )
 def test_names_code_and_other_meanings_are_not(tmp_path: Path, source: str) -> None:
@@ -59,6 +64,47 @@ def test_tests_may_quote_but_their_names_and_docstrings_are_read(tmp_path: Path)
     source = 'def test_nobody_waits():\n    """Nobody waits."""\n    assert f() == "nobody waits"\n'
     assert words(tmp_path, "test_a.py", source, tests=True) == [(1, "nobody"), (2, "Nobody")]
     assert (3, "nobody") in words(tmp_path, "a.py", source)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("class Verdict: ...\n", "Verdict"),
+        ("def tell_peer(): ...\n", "tell_peer"),
+        ("def f(*, nobody): ...\n", "nobody"),
+        ("said = 1\n", "said"),
+        ("said: int = 1\n", "said"),
+        ("for said in x: ...\n", "said"),
+        ("with x as said: ...\n", "said"),
+        ("self.marks = 1\n", "marks"),
+        ("SILENT_SECONDS = 1\n", "SILENT_SECONDS"),
+        ("def onVerdict(): ...\n", "onVerdict"),
+    ],
+)
+def test_a_name_is_found_where_it_is_defined(source: str, name: str) -> None:
+    assert [(line, found) for line, found, _ in retired_names(source)] == [(1, name)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x.tell()\n",
+        "x = said\n",
+        "untold = camera = 1\n",
+        "f(marks=1)\n",
+        "def telling(): ...\n",
+        "mark = 1\n",
+    ],
+)
+def test_a_name_that_is_used_only_or_holds_a_longer_word_is_not(source: str) -> None:
+    assert list(retired_names(source)) == []
+
+
+def test_names_of_the_product_are_read_and_those_of_tests_are_not(tmp_path: Path) -> None:
+    for folder in ("devroute", "tests"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.py").write_text("\nheard = 1\n")
+    assert list(problems(tmp_path, [tmp_path])) == ["devroute/a.py:2: the name 'heard': received"]
 
 
 def test_only_the_place_in_the_checkout_makes_a_file_a_test(tmp_path: Path) -> None:

@@ -26,5 +26,5 @@ from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
         ),
     ],
 )
-def test_what_is_unlike_an_offer_of_all_requests_is_said(options: OfferOptions, words: list[str]) -> None:
+def test_what_is_unlike_an_offer_of_all_requests_is_listed(options: OfferOptions, words: list[str]) -> None:
     assert options.in_words() == words

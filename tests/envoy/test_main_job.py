@@ -39,7 +39,7 @@ NOTICED_S = 10.0
 #: Pieces after which an upload must have reached the laptop: more than all sockets on its way can hold.
 IN_MID_UPLOAD = 400
 #: For so long Envoy holds the connection of a broken HTTP/1.1 response, whatever broke it (its connection
-#: manager's delayed_close_timeout), unless the caller has said `Connection: close`.
+#: manager's delayed_close_timeout), unless the caller has sent `Connection: close`.
 ENVOY_HOLDS_S = 1.0
 
 

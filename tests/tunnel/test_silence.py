@@ -1,4 +1,4 @@
-"""A laptop that falls silent while requests wait for it: frozen, cut off, or only slow."""
+"""A laptop from which nothing arrives while requests wait for it: frozen, cut off, or only slow."""
 
 import asyncio
 import re

@@ -31,13 +31,13 @@ MAX_REASON: Final = 300
 
 
 class _Counted:
-    """`marks`: the counts at the last ticks, the newest last."""
+    """`samples`: the counts at the last ticks, the newest last."""
 
     def __init__(self, service: str, target: str) -> None:
         self.service = service
         self.target = target
         self.tally = Tally()
-        self.marks: deque[tuple[int, int]] = deque([(0, 0)], TICKS_A_MINUTE + 1)
+        self.samples: deque[tuple[int, int]] = deque([(0, 0)], TICKS_A_MINUTE + 1)
         self.idle = 0
 
 
@@ -82,8 +82,8 @@ class Activity:
     def tick(self) -> None:
         for key, counted in list(self._counted.items()):
             now = counted.tally.requests, counted.tally.failed
-            counted.idle = 0 if now != counted.marks[-1] else counted.idle + 1
-            counted.marks.append(now)
+            counted.idle = 0 if now != counted.samples[-1] else counted.idle + 1
+            counted.samples.append(now)
             if counted.idle > IDLE_TICKS:
                 counted.tally.used = False
                 del self._counted[key]
@@ -91,7 +91,7 @@ class Activity:
     def rates(self) -> Iterator[tuple[str, str, int, int]]:
         """Service, target, requests and failed ones of the last minute, of all that had any."""
         for counted in self._counted.values():
-            requests, failed = counted.marks[0]
+            requests, failed = counted.samples[0]
             made = counted.tally.requests - requests
             if made:
                 yield counted.service, counted.target, made, counted.tally.failed - failed
