@@ -145,7 +145,7 @@ def _shown(event: Event) -> list[Any]:
             return value.id
         return [plain(each) for each in value] if isinstance(value, tuple | list) else value
 
-    return [type(event).__name__, *(plain(each) for each in event)]
+    return [type(event).__name__.removesuffix("Frame"), *(plain(each) for each in event)]
 
 
 def _write(name: str, content: dict[str, Any]) -> None:
