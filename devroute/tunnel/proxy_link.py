@@ -5,7 +5,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from devroute.errors import DevrouteError, LaptopOffline, TargetOverloaded, TunnelFlooded, UpstreamReset
+from devroute.errors import (
+    DevrouteError,
+    LaptopOffline,
+    ProtocolError,
+    TargetOverloaded,
+    TunnelFlooded,
+    UpstreamReset,
+)
 from devroute.http.message import RequestHead
 from devroute.tunnel.exchange_link import ExchangeLink, open_flags
 from devroute.tunnel.liveness import PROXY_LIVENESS, Liveness
@@ -141,9 +148,11 @@ class ProxyLink(ExchangeLink):
         self._extended_for = 0.0  # `pinged_at` of the last PING that was given more time, as a check was late
         self._egress: Egress | None = None
         self._opened_unread = 0  # streams that the agent has opened since it stopped to read
+        self._renewed_unread = False  # a RENEWED has not left
         self._gone = gone
         self._rare[HelloFrame] = lambda event: hello(self, event.body)
-        self._rare[RenewFrame] = lambda event: renew(self, event.token)
+        self._renew = renew
+        self._rare[RenewFrame] = self._on_renew
 
     def send_welcome(self, body: bytes) -> None:
         self._session.send_welcome(body)
@@ -157,7 +166,15 @@ class ProxyLink(ExchangeLink):
 
     def send_renewed(self, body: bytes) -> None:
         self._session.send_renewed(body)
+        self._renewed_unread = self.write_paused
         self.wake()
+
+    def _on_renew(self, event: RenewFrame) -> None:
+        if self._renewed_unread:
+            error = ProtocolError("RENEW before the RENEWED that replies to the last one has left")
+            self._loop.call_soon(self.reject, error)
+        else:
+            self._renew(self, event.token)
 
     def reject(self, error: DevrouteError) -> None:
         """Send the error to the agent as a GOAWAY, and close; open streams end with it."""
@@ -193,6 +210,7 @@ class ProxyLink(ExchangeLink):
 
     def resume_writing(self) -> None:
         self._opened_unread = 0
+        self._renewed_unread = False
         super().resume_writing()
 
     def reset_code(self, reason: Reason) -> str:

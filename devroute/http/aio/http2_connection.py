@@ -21,6 +21,7 @@ from devroute.http.http2.flood_guard import (
     CONTROL_PER_SECOND,
     RESET_BURST,
     RESETS_PER_SECOND,
+    UNREAD_CONTROL,
 )
 from devroute.http.http2.headers import Fields
 from devroute.http.http2.protocol import Http2Protocol, StrayFrame
@@ -36,13 +37,13 @@ class Http2Connection(Connection):
 
     __slots__ = (
         "_blocked", "_control_frames", "_dirty", "_discarded", "_flushing", "_resets",
-        "finished", "full", "paused_sources", "protocol", "streams",
+        "_unread", "finished", "full", "paused_sources", "protocol", "streams",
     )  # fmt: skip
 
     def __init__(self, protocol: Http2Protocol, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.protocol = protocol
-        self.full = False
+        self.full, self._unread = False, 0  # control frames since it is full
         self.finished = False
         self._discarded = 0  # bytes received after the end
         self.streams: dict[int, Http2Stream] = {}
@@ -186,6 +187,10 @@ class Http2Connection(Connection):
     def _on_control_frame(self, event: h2.Event) -> None:
         if not self._control_frames.spend(self._loop.time()):
             self.fail("sent a flood of control frames", ErrorCodes.ENHANCE_YOUR_CALM)
+        elif self.full:
+            self._unread += 1
+            if self._unread > UNREAD_CONTROL:
+                self.fail("does not read the replies to its control frames", ErrorCodes.ENHANCE_YOUR_CALM)
 
     def count_reset(self) -> None:
         """The peer took a stream back, or opened one more than it may."""
@@ -261,7 +266,7 @@ class Http2Connection(Connection):
                 stream.pause()
 
     def resume_writing(self) -> None:
-        self.full = False
+        self.full, self._unread = False, 0
         self.flush()
         for stream in list(self.paused_sources):
             if self.full:

@@ -13,3 +13,6 @@ RESETS_PER_SECOND: Final = 100
 CONTROL_BURST: Final = 1000
 CONTROL_PER_SECOND: Final = 100
 CONTROL_PER_FRAME: Final = 4
+
+#: Of these, as many as a peer may send while it does not read: most have a reply of 17 bytes, so 1 MiB waits.
+UNREAD_CONTROL: Final = 64 * 1024

@@ -11,7 +11,10 @@ from devroute.errors import DevrouteError, ProtocolError, RegistrationDenied, To
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.events import Broken, RenewedFrame, RenewFrame
+from devroute.tunnel.protocol.frames import FrameType
+from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, Site, answer, connect, get, site
+from tests.support.raw_frames import frame, send
 from tests.support.wire import Wire
 
 pytestmark = pytest.mark.asyncio
@@ -111,6 +114,22 @@ async def test_a_newer_token_extends_the_link_and_requests_go_on() -> None:
         await asyncio.wait_for(link.close_reason, 20)
         assert link.goaway is not None
         assert link.goaway.code == "token-expired"
+
+
+async def test_a_second_renew_from_an_agent_that_has_not_read_the_reply_to_the_first_ends_the_link() -> None:
+    """Else one that does not read would make the proxy keep a reply to each."""
+    async with site(authenticate=authenticate) as where:
+        link = await registered(where, "alice 100 qa")
+        (proxy,) = where.tunnels.links
+        proxy.pause_writing()
+        renewal = link.renew("alice 5000 qa")
+        await eventually(lambda: proxy.unread)
+        send(link, frame(FrameType.RENEW, payload=b"alice 6000 qa"))
+        async with asyncio.timeout(20):
+            await proxy.disconnected
+        assert isinstance(proxy.close_error, ProtocolError)
+        assert "before the RENEWED" in proxy.close_error.message
+        assert renewal.done()
 
 
 @pytest.mark.parametrize(

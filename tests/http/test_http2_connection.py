@@ -1,0 +1,64 @@
+"""What a connection of HTTP/2 keeps for a peer that does not read."""
+
+import asyncio
+
+from hpack import Encoder
+from hyperframe.frame import DataFrame, HeadersFrame, PingFrame, SettingsFrame
+
+from devroute.http.aio.connection import WRITE_HIGH_BYTES
+from devroute.http.aio.http2_connection import Http2Connection
+from devroute.http.http2.flood_guard import CONTROL_PER_FRAME, UNREAD_CONTROL
+from devroute.http.http2.headers import Fields
+from devroute.http.http2.protocol import PREFACE, Http2Protocol
+from tests.support.eventually import eventually
+
+
+class Unread(asyncio.Transport):
+    """That of a peer that does not read."""
+
+    def __init__(self, connection: Http2Connection) -> None:
+        super().__init__()
+        self.connection = connection
+        self.written = 0
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += len(data)
+        if self.written > WRITE_HIGH_BYTES:
+            self.connection.pause_writing()
+
+    def get_write_buffer_size(self) -> int:
+        return self.written
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Server(Http2Connection):
+    def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None: ...
+
+
+async def test_replies_to_control_frames_that_the_peer_does_not_read_are_bounded() -> None:
+    """Each DATA frame earns the peer some, so that these are no flood."""
+    connection = Server(Http2Protocol(client=False), asyncio.get_running_loop())
+    transport = Unread(connection)
+    connection.connection_made(transport)
+    head = HeadersFrame(1, data=Encoder().encode([(b":method", b"POST")]), flags=["END_HEADERS"]).serialize()
+    connection.received(PREFACE + SettingsFrame().serialize() + head)
+    pings = PingFrame(opaque_data=b"12345678").serialize() * CONTROL_PER_FRAME
+    for _ in range(2 * UNREAD_CONTROL // (CONTROL_PER_FRAME * 100)):
+        connection.received((DataFrame(1, data=b"x").serialize() + pings) * 100)
+        await eventually(lambda: connection.finished or not connection.protocol.more)
+    assert connection.finished
+    assert transport.closed
+    assert transport.written < WRITE_HIGH_BYTES + (UNREAD_CONTROL + 1000) * 17
