@@ -91,7 +91,7 @@ async def test_a_delayed_request_to_a_laptop_counts_as_in_flight(two: tuple[Site
 
 async def test_a_delayed_request_to_an_address_counts_as_in_flight() -> None:
     pools = Pools(
-        lambda: Policy.parse("direct: {networks: [127.0.0.0/8]}"), connect_timeout=1, max_in_flight=2
+        lambda: Policy.parse("direct: {networks: [127.0.0.0/8]}"), connect_timeout=PATIENCE_S, max_in_flight=2
     )
     pool = pools.get("foo", Address("127.0.0.1", 9))
     delays = Delays(pool, pool)
@@ -115,7 +115,7 @@ async def test_a_request_that_waits_to_know_what_its_app_speaks_counts_as_in_fli
         writer.close()
 
     policy = Policy.parse("direct: {networks: [127.0.0.0/8]}")
-    pools = Pools(lambda: policy, connect_timeout=1, max_in_flight=2)
+    pools = Pools(lambda: policy, connect_timeout=PATIENCE_S, max_in_flight=2)
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as app:
         pool = pools.get("foo", Address("127.0.0.1", app.sockets[0].getsockname()[1]))
         wire = b"GET / HTTP/1.1\r\nhost: foo\r\n" + VIA_HTTP2

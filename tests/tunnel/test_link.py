@@ -12,7 +12,7 @@ from devroute.http.message import RULE_LINE, Framing, RequestHead
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.windows import LINK_GROWTH, MAX_WINDOW
 from devroute.tunnel.served_stream import Finished, ServedStream
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import (
     App,
     AppStream,
@@ -416,7 +416,7 @@ async def test_200_mb_through_one_stream_need_a_few_mb_of_memory() -> None:
         try:
             client = Client(keep=False)
             where.upstream().open(get(b"/%d" % size), client)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(4 * PATIENCE_S):  # each allocation is recorded
                 await client.done.wait()
             peak = tracemalloc.get_traced_memory()[1]
         finally:
