@@ -16,7 +16,7 @@ from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream
 from devroute.upstream.interface import Reservable, Upstream, UpstreamStream
 from devroute.upstream.pools import Pools
 from tests.conformance.port import TIMEOUTS, data_port
-from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.eventually import PATIENCE_S, eventually, quiet
 from tests.support.loopback import App, Client, Site, connect, get, tunnel
 
 
@@ -24,8 +24,7 @@ async def refusal(where: Site, name: str) -> str | None:
     """Why one more request is refused; None if it is not."""
     client = Client()
     where.upstream(name).open(get(), client)
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await quiet(lambda: client.error)
     assert client.error is None or isinstance(client.error, TargetOverloaded)
     return client.error and client.error.message
 
@@ -179,8 +178,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     async def direct(contract: bytes = head) -> str | None:
         client, route = Client(), router(parse_request_head(contract))
         streams.append(route.upstream.open(request, client))
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await quiet(lambda: client.error)
         assert client.error is None or isinstance(client.error, TargetOverloaded)
         return client.error and client.error.message
 

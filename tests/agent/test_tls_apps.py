@@ -24,7 +24,7 @@ from devroute.upstream.interface import Upstream, UpstreamStream
 from tests.agent.test_app import app, fetch, online, settings, up
 from tests.support.agent_output import Said
 from tests.support.authority import Authority, Pair
-from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.eventually import PATIENCE_S, eventually, quiet
 from tests.support.grpc_app import App
 from tests.support.loopback import Client, get, site
 from tests.support.shell import devroute, listening
@@ -138,12 +138,6 @@ class SlowClient(Client):
             self.stream.pause_response()
 
 
-async def turns() -> None:
-    """Turns of the loop, in which the end of a connection is read."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 @contextmanager
 def one_client(listener: socket.socket, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
     """Its connection, which is closed without waiting for its close_notify, as Node.js does."""
@@ -222,11 +216,11 @@ async def test_a_response_that_ends_with_its_connection_is_whole(
             client.stream = stream
         async with asyncio.timeout(PATIENCE_S):
             await serving
-            await turns()
+            await quiet(lambda: client.size)  # meanwhile the end of the connection is read
             if resumes == 2:
                 stream.resume_response()
                 stream.pause_response()
-                await turns()
+                await quiet(lambda: client.size)
             if resumes:
                 client.go_on.set()
                 stream.resume_response()
