@@ -120,4 +120,5 @@ def test_a_frame_that_is_too_large_is_refused_by_its_header() -> None:
     protocol.data_to_send()
     with pytest.raises(ProtocolError):
         protocol.receive((MAX_FRAME_BYTES + 1).to_bytes(3) + b"\0\0" + (1).to_bytes(4))
-    assert protocol.data_to_send()[3] == 7  # GOAWAY
+    goaway = protocol.data_to_send()
+    assert (goaway[3], goaway[13:17]) == (7, ErrorCodes.FRAME_SIZE_ERROR.to_bytes(4))
