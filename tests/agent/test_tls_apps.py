@@ -26,7 +26,7 @@ from tests.support.agent_output import Said
 from tests.support.authority import Authority, Pair
 from tests.support.eventually import PATIENCE_S, eventually, quiet
 from tests.support.grpc_app import App
-from tests.support.loopback import Client, get, site
+from tests.support.loopback import Client, get, response_to, site
 from tests.support.shell import devroute, listening
 
 pytestmark = pytest.mark.asyncio
@@ -60,13 +60,8 @@ async def tls_app(pair: Pair, alpn: str | None = "http/1.1") -> AsyncIterator[in
 
 
 async def request(spec: str, head: RequestHead | None = None) -> Client:
-    upstream, client = local_app.local_app(ServiceSpec.parse(spec)), Client()
-    stream = upstream.open(head or get(), client)
-    if head is not None:
-        stream.send_data(b"\0\0\0\0\2hi")
-        stream.send_end([])
-    async with asyncio.timeout(20):
-        await client.done.wait()
+    upstream = local_app.local_app(ServiceSpec.parse(spec))
+    client = await response_to(upstream, head or get(), b"\0\0\0\0\2hi")
     await upstream.close()
     return client
 

@@ -1,6 +1,5 @@
 """The vectors of routing/SIDECAR.md, run by the proxy, and by OpenTelemetry for baggage."""
 
-import json
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -13,13 +12,8 @@ from devroute.contract.trace_id import split_trace, with_trace, without_trace
 from devroute.http.baggage import member_value, with_member
 from devroute.http.carriers import KNOWN, carried_contract, header_of, read_slot
 from tests.support.carriers import encode_contract, with_contract
-from tests.support.paths import VECTORS
 from tests.support.resolve_reader import decode
-
-
-def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
-    cases: list[dict[str, Any]] = json.loads((VECTORS / "sidecar" / file).read_text())[key]
-    return cases
+from tests.support.vectors import vectors
 
 
 @pytest.mark.parametrize("case", vectors("resolve.json"), ids=lambda case: repr(case["lines"][:60]))

@@ -20,19 +20,12 @@ from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
 from tests.support.eventually import PATIENCE_S, eventually, quiet
-from tests.support.loopback import Client, get, post
+from tests.support.loopback import Client, get, post, response_to
 from tests.support.ports import free_port
 
 
 async def fetch(pool: Http1Pool | NegotiatingUpstream | Http2Pool, head: RequestHead) -> Client:
-    client = Client()
-    stream = pool.open(head, client)
-    if head.framing is not Framing.NONE:
-        stream.send_data(bytes(head.length))
-        stream.send_end([])
-    async with asyncio.timeout(PATIENCE_S):
-        await client.done.wait()
-    return client
+    return await response_to(pool, head, bytes(head.length))
 
 
 async def test_after_a_bug_while_it_connects_no_request_waits() -> None:

@@ -36,7 +36,7 @@ from devroute.errors import (
 from tests.agent.test_app import app, fetch, settings, up
 from tests.support.agent_output import Said
 from tests.support.eventually import PATIENCE_S, eventually
-from tests.support.loopback import Client, Site, get, site
+from tests.support.loopback import Client, Site, get, response_to, site
 
 
 @asynccontextmanager
@@ -123,11 +123,7 @@ async def test_services_are_added_and_removed_while_requests_go_on(tmp_path: Pat
 
 
 async def fetch_from(where: Site, service: str) -> Client:
-    asked = Client()
-    where.upstream("alice", service).open(get(), asked)
-    async with asyncio.timeout(PATIENCE_S):
-        await asked.done.wait()
-    return asked
+    return await response_to(where.upstream("alice", service), get())
 
 
 async def test_no_request_is_lost_while_services_change_over_and_over(tmp_path: Path) -> None:

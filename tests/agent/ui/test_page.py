@@ -27,7 +27,7 @@ from devroute.inspector.access import AccessControl
 from devroute.tunnel import proxy_link
 from devroute.tunnel.served_stream import Finished
 from tests.support.eventually import PATIENCE_S
-from tests.support.loopback import Client, Site, get, site
+from tests.support.loopback import Client, Site, get, response_to, site
 
 # --- a terminal ---------------------------------------------------------------------------------------------
 
@@ -184,11 +184,7 @@ async def app() -> AsyncIterator[int]:
 
 
 async def ask(where: Site, path: bytes, service: str = "foo") -> Client:
-    client = Client()
-    where.upstream("alice", service).open(get(path), client)
-    async with asyncio.timeout(20):
-        await client.done.wait()
-    return client
+    return await response_to(where.upstream("alice", service), get(path))
 
 
 async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_terminal(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from devroute.http.http2.protocol import MAX_FRAME_BYTES, PREFACE, Http2Protocol
 from devroute.http.http2.streams import StreamRecord
+from tests.support.canned import frame
 from tests.support.examples import examples
 
 #: Blocks without the dynamic table, so that they mean the same anywhere.
@@ -21,10 +22,6 @@ LENGTH = b"\x82\x86\x84\x41\x03foo\x5c\x012"
 TRAILERS = b"\x00\x01x\x011"
 RESPONSE = b"\x88"
 INTERIM = b"\x08\x03100"
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
 STREAMS = st.sampled_from([1, 1, 3, 5, 2, 0])
