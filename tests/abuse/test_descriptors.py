@@ -5,7 +5,7 @@ import json
 import resource
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -52,18 +52,25 @@ async def proxy(folder: Path, script: str) -> AsyncIterator[tuple[dict[str, int]
         await process.wait()
 
 
+async def first_byte(reader: asyncio.StreamReader) -> bytes:
+    """Of a response; b"" where the connection is refused, which is closed at once."""
+    try:
+        return await asyncio.wait_for(reader.read(1), PATIENCE_S)
+    except ConnectionError:
+        return b""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
 @pytest.mark.parametrize("script", [WITHOUT_UVLOOP, WITH_ANY])
 @pytest.mark.parametrize("port", ["data", "control"])
 async def test_health_checks_and_reloads_go_on(tmp_path: Path, script: str, port: str) -> None:
-    async with proxy(tmp_path, script) as (ports, logged), AsyncExitStack() as stack, asyncio.timeout(60):
+    async with proxy(tmp_path, script) as (ports, logged), AsyncExitStack() as stack:
         closed = 0
         while closed < LIMIT // 2:
             reader, writer = await asyncio.open_connection("127.0.0.1", ports[port])
             stack.callback(writer.close)
-            with suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(0.05):  # what is refused is closed at once
-                    closed += await reader.read(1) == b""
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            closed += not await first_byte(reader)
         for _ in range(5):
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session,
@@ -72,4 +79,4 @@ async def test_health_checks_and_reloads_go_on(tmp_path: Path, script: str, port
                 assert response.status == 200
         (tmp_path / "policy.yaml").write_text("services: [foo]\n")
         await eventually(lambda: any(event["event"] == "file.loaded" for event in logged()))
-        assert len(logged()) < 100
+        assert sum(event["event"] != "request" for event in logged()) < LIMIT // 4

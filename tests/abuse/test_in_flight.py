@@ -16,7 +16,7 @@ from devroute.upstream.faults import AbortUpstream, Delayed, DelayUpstream
 from devroute.upstream.interface import Reservable, Upstream, UpstreamStream
 from devroute.upstream.pools import Pools
 from tests.conformance.port import TIMEOUTS, data_port
-from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.eventually import PATIENCE_S, eventually, quiet
 from tests.support.loopback import App, Client, Site, connect, get, tunnel
 
 
@@ -24,8 +24,7 @@ async def refusal(where: Site, name: str) -> str | None:
     """Why one more request is refused; None if it is not."""
     client = Client()
     where.upstream(name).open(get(), client)
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await quiet(lambda: client.error)
     assert client.error is None or isinstance(client.error, TargetOverloaded)
     return client.error and client.error.message
 
@@ -91,7 +90,7 @@ async def test_a_delayed_request_to_a_laptop_counts_as_in_flight(two: tuple[Site
 
 async def test_a_delayed_request_to_an_address_counts_as_in_flight() -> None:
     pools = Pools(
-        lambda: Policy.parse("direct: {networks: [127.0.0.0/8]}"), connect_timeout=1, max_in_flight=2
+        lambda: Policy.parse("direct: {networks: [127.0.0.0/8]}"), connect_timeout=PATIENCE_S, max_in_flight=2
     )
     pool = pools.get("foo", Address("127.0.0.1", 9))
     delays = Delays(pool, pool)
@@ -115,7 +114,7 @@ async def test_a_request_that_waits_to_know_what_its_app_speaks_counts_as_in_fli
         writer.close()
 
     policy = Policy.parse("direct: {networks: [127.0.0.0/8]}")
-    pools = Pools(lambda: policy, connect_timeout=1, max_in_flight=2)
+    pools = Pools(lambda: policy, connect_timeout=PATIENCE_S, max_in_flight=2)
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as app:
         pool = pools.get("foo", Address("127.0.0.1", app.sockets[0].getsockname()[1]))
         wire = b"GET / HTTP/1.1\r\nhost: foo\r\n" + VIA_HTTP2
@@ -179,8 +178,7 @@ async def test_laptops_that_are_registered_by_their_addresses_count_as_well(
     async def direct(contract: bytes = head) -> str | None:
         client, route = Client(), router(parse_request_head(contract))
         streams.append(route.upstream.open(request, client))
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await quiet(lambda: client.error)
         assert client.error is None or isinstance(client.error, TargetOverloaded)
         return client.error and client.error.message
 

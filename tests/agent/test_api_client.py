@@ -4,13 +4,14 @@ import aiohttp
 import pytest
 
 from devroute.agent.api_client import failure_in_words
+from tests.support.eventually import PATIENCE_S
 from tests.support.shell import listening
 
 
 async def failure(url: str) -> str:
     async with aiohttp.ClientSession() as session:
         with pytest.raises((aiohttp.ClientError, OSError)) as caught:
-            async with session.get(url, timeout=aiohttp.ClientTimeout(total=5.0)) as response:
+            async with session.get(url, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as response:
                 await response.read()
     return failure_in_words(caught.value)
 

@@ -47,7 +47,7 @@ from devroute.routing.decision import select_target
 from devroute.tunnel.served_stream import Finished
 from tests.support.agent_output import Said
 from tests.support.eventually import eventually
-from tests.support.loopback import Client, Site, connect, get, site, start_site
+from tests.support.loopback import Client, Site, connect, get, response_to, site, start_site
 from tests.support.ports import free_port
 
 pytestmark = pytest.mark.asyncio
@@ -102,11 +102,7 @@ async def online(where: Site, task: "asyncio.Task[int]", name: str = "alice") ->
 
 
 async def fetch(where: Site, name: str = "alice") -> Client:
-    client = Client()
-    where.upstream(name).open(get(b"/path?q=1"), client)
-    async with asyncio.timeout(20):
-        await client.done.wait()
-    return client
+    return await response_to(where.upstream(name), get(b"/path?q=1"))
 
 
 # --- requests -----------------------------------------------------------------------------------------

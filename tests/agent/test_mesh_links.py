@@ -20,23 +20,12 @@ from devroute.errors import (
     TargetDenied,
     UpstreamReset,
 )
-from devroute.http.message import Framing, RequestHead
+from devroute.http.message import Framing
 from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol import handshake
-from devroute.upstream.interface import Upstream
 from tests.support.eventually import eventually
-from tests.support.loopback import App, AppStream, Client, answer, connect, get, head, post, site
+from tests.support.loopback import App, AppStream, Client, answer, connect, get, head, post, response_to, site
 from tests.support.mesh_way import Mesh, reaching, welcomed
-
-
-async def fetch(upstream: Upstream, head_: RequestHead, body: bytes = b"") -> Client:
-    client = Client()
-    stream = upstream.open(head_, client)
-    if body:
-        stream.send_data(body)
-        stream.send_end([])
-    await asyncio.wait_for(client.done.wait(), 20)
-    return client
 
 
 async def test_a_request_reaches_the_mesh_and_its_response_the_laptop() -> None:
@@ -48,7 +37,7 @@ async def test_a_request_reaches_the_mesh_and_its_response_the_laptop() -> None:
 
     app = App(echo)
     async with reaching(app) as (mesh, links, link, where):
-        client = await fetch(links.upstream("c.shop:80"), post(5), b"hello")
+        client = await response_to(links.upstream("c.shop:80"), post(5), b"hello")
         assert (client.hints, client.body, client.trailers) == ([103], b"hello", [(b"grpc-status", b"0")])
         assert mesh.asked == [("alice", "alice", b"c.shop:80")]
         await eventually(lambda: mesh.ended)
@@ -78,7 +67,7 @@ async def test_bytes_pass_in_both_directions_and_each_can_end_by_itself() -> Non
 async def test_an_error_of_the_proxy_arrives_with_its_code_and_hint() -> None:
     denied = TargetDenied("policy does not permit it", hint="ask for a rule")
     async with reaching(App(lambda stream: stream.sink.on_error(denied))) as (_, links, _link, _where):
-        client = await fetch(links.upstream("c.shop:80"), get())
+        client = await response_to(links.upstream("c.shop:80"), get())
         assert isinstance(client.error, TargetDenied)
         assert (client.error.message, client.error.hint) == (denied.message, denied.hint)
 
@@ -129,7 +118,7 @@ async def test_a_laptop_without_services_reaches_the_mesh() -> None:
         link = await connect(where, {}, reach=True)
         await link.welcome
         link.enable_reach()
-        client = await fetch(MeshLinks(lambda: [link]).upstream("c:80"), get())
+        client = await response_to(MeshLinks(lambda: [link]).upstream("c:80"), get())
         assert client.body == b"hi"
         link.close_with(DevrouteError("the test is over"))
 
@@ -140,7 +129,7 @@ async def test_an_agent_that_did_not_ask_for_reach_may_open_nothing() -> None:
         link = await connect(where, {"foo": App()})
         await link.welcome
         link.enable_reach()  # though it did not ask
-        client = await fetch(MeshLinks(lambda: [link]).upstream("c:80"), get())
+        client = await response_to(MeshLinks(lambda: [link]).upstream("c:80"), get())
         assert isinstance(client.error, UpstreamReset)
         assert link.goaway is not None
         assert (link.goaway.message, mesh.asked) == ("OPEN is not allowed here", [])
@@ -150,7 +139,7 @@ async def test_a_server_without_reach_is_named_at_once() -> None:
     async with site() as where:
         link = await welcomed(where)
         links = MeshLinks(lambda: [link])
-        client = await fetch(links.upstream("c:80"), get())
+        client = await response_to(links.upstream("c:80"), get())
         assert links.server_is_older
         assert isinstance(client.error, NotSupported)
         assert "does not let laptops reach services" in client.error.message
@@ -176,7 +165,7 @@ async def test_a_request_waits_for_a_link_that_is_about_to_be_there(monkeypatch:
 
 async def test_a_request_without_a_link_fails_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesh_links, "WAIT_SECONDS", 0.01)
-    client = await fetch(MeshLinks(list).upstream("c:80"), get())
+    client = await response_to(MeshLinks(list).upstream("c:80"), get())
     assert isinstance(client.error, ServerUnreachable)
     assert "no link to the server" in client.error.message
 
@@ -184,7 +173,7 @@ async def test_a_request_without_a_link_fails_after_a_moment(monkeypatch: pytest
 async def test_no_more_requests_wait_for_a_link_than_the_limit() -> None:
     links = MeshLinks(list)
     waiting = [links.upstream("c:80").open(get(), Client()) for _ in range(mesh_links.MAX_WAITING)]
-    client = await fetch(links.upstream("c:80"), get())
+    client = await response_to(links.upstream("c:80"), get())
     assert isinstance(client.error, ServerUnreachable)
     for stream in waiting:
         stream.cancel()

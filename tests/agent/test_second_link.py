@@ -11,7 +11,7 @@ from devroute.errors import DevrouteError, ServerUnreachable
 from devroute.tunnel.dial import SameReplica
 from devroute.tunnel.protocol.frames import Reason
 from devroute.tunnel.protocol.handshake import FEATURES, Move, Welcome
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, quiet
 
 pytestmark = pytest.mark.asyncio
 
@@ -82,11 +82,6 @@ async def dials(count: int, replicas: Replicas) -> None:
     await eventually(lambda: len(replicas.dialled) >= count, f"{count} attempts")
 
 
-async def settled() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize(
     ("replica", "replicas", "features"),
     [
@@ -102,7 +97,7 @@ async def test_where_there_is_no_other_replica_none_is_looked_for(
     there = Replicas("b")
     looked_for = second(there, Said())
     looked_for.beside(held(replica, replicas, features))
-    await settled()
+    await quiet(lambda: len(there.dialled))
     assert there.dialled == []
     assert await looked_for.take() is None
 
@@ -132,7 +127,7 @@ async def test_where_all_attempts_lead_to_the_same_replica_they_end() -> None:
     looked_for = second(there, said)
     looked_for.beside(held("a"))
     await eventually(lambda: said.counts == [1])
-    await settled()
+    await quiet(lambda: len(there.dialled))
     assert len(there.dialled) == TRIES
     assert await looked_for.take() is None
 

@@ -24,9 +24,9 @@ from devroute.upstream.interface import Upstream, UpstreamStream
 from tests.agent.test_app import app, fetch, online, settings, up
 from tests.support.agent_output import Said
 from tests.support.authority import Authority, Pair
-from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.eventually import PATIENCE_S, eventually, quiet
 from tests.support.grpc_app import App
-from tests.support.loopback import Client, get, site
+from tests.support.loopback import Client, get, response_to, site
 from tests.support.shell import devroute, listening
 
 pytestmark = pytest.mark.asyncio
@@ -60,13 +60,8 @@ async def tls_app(pair: Pair, alpn: str | None = "http/1.1") -> AsyncIterator[in
 
 
 async def request(spec: str, head: RequestHead | None = None) -> Client:
-    upstream, client = local_app.local_app(ServiceSpec.parse(spec)), Client()
-    stream = upstream.open(head or get(), client)
-    if head is not None:
-        stream.send_data(b"\0\0\0\0\2hi")
-        stream.send_end([])
-    async with asyncio.timeout(20):
-        await client.done.wait()
+    upstream = local_app.local_app(ServiceSpec.parse(spec))
+    client = await response_to(upstream, head or get(), b"\0\0\0\0\2hi")
     await upstream.close()
     return client
 
@@ -136,12 +131,6 @@ class SlowClient(Client):
         super().on_data(data)
         if self.stream is not None and not self.go_on.is_set():
             self.stream.pause_response()
-
-
-async def turns() -> None:
-    """Turns of the loop, in which the end of a connection is read."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 @contextmanager
@@ -222,11 +211,11 @@ async def test_a_response_that_ends_with_its_connection_is_whole(
             client.stream = stream
         async with asyncio.timeout(PATIENCE_S):
             await serving
-            await turns()
+            await quiet(lambda: client.size)  # meanwhile the end of the connection is read
             if resumes == 2:
                 stream.resume_response()
                 stream.pause_response()
-                await turns()
+                await quiet(lambda: client.size)
             if resumes:
                 client.go_on.set()
                 stream.resume_response()

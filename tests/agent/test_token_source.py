@@ -32,12 +32,11 @@ from devroute.errors import ConfigInvalid, DevrouteError, TokenCommandFailed
 from devroute.mesh import testbed
 from devroute.tasks import TaskOwner
 from devroute.tunnel.protocol import handshake
+from tests.support.eventually import PATIENCE_S
 from tests.support.issuer import AUDIENCE, issuing
 from tests.support.loopback import connect, site
 
 pytestmark = pytest.mark.asyncio
-
-WITHIN_S = 15.0
 
 
 def jwt(**claims: object) -> str:
@@ -73,7 +72,7 @@ async def test_a_command_that_prints_no_token_is_an_error_with_its_reason(
     command: tuple[str, ...], problem: str
 ) -> None:
     with pytest.raises((ConfigInvalid, TokenCommandFailed)) as caught:
-        await run_command(command, 0.2 if command[0] == "sleep" else 10)
+        await run_command(command, 0.2 if command[0] == "sleep" else PATIENCE_S)
     assert problem in caught.value.message
 
 
@@ -159,7 +158,7 @@ class Pauses:
 
     async def begun(self) -> float:
         """The length of the next pause, in seconds."""
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._begun.get()
 
     async def end(self) -> float:
@@ -183,11 +182,11 @@ async def test_a_tunnel_outlives_its_tokens_without_an_interruption(tmp_path: Pa
         welcome = handshake.decode(handshake.Welcome, await link.welcome)
         owner = TaskOwner()
         owner.start(keep_renewed(link, source, welcome.expires_in, failures.append, pauses.sleep))
-        assert await pauses.begun() == pytest.approx(renewal_delay(1000), abs=WITHIN_S)
+        assert await pauses.begun() == pytest.approx(renewal_delay(1000), abs=PATIENCE_S)
         (member,) = where.tunnels.links.values()
         for number in (2, 3):
             file.write_text(f"token-{number}")
-            assert await pauses.end() == pytest.approx(renewal_delay(1000 * number), abs=WITHIN_S)
+            assert await pauses.end() == pytest.approx(renewal_delay(1000 * number), abs=PATIENCE_S)
             assert member.identity.token_id == f"token-{number}"
         file.write_text("")
         assert await pauses.end() <= RETRY_SECONDS
@@ -222,7 +221,7 @@ async def test_the_app_does_not_see_the_token(monkeypatch: pytest.MonkeyPatch, t
             show = "import os, json; json.dump(dict(os.environ), open('seen.json', 'w'))"
             line = ("up", "foo=8001", "--", sys.executable, "-c", show)
             async with testbed.command(tmp_path, "up", line, laptop) as up:
-                async with asyncio.timeout(WITHIN_S):
+                async with asyncio.timeout(PATIENCE_S):
                     assert await up.process.wait() == 0, up.log.read_text()
     variables = json.loads((tmp_path / "seen.json").read_text())
     assert "DEVROUTE_SERVER" in variables

@@ -14,11 +14,13 @@ from devroute.agent.settings import AgentSettings
 from devroute.auth.tokens import new_token
 from devroute.contract.service_spec import ServiceSpec
 from devroute.mesh import testbed
-from tests.support.eventually import eventually
+from devroute.proxy.settings import ProxySettings
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.laptop import serving
 from tests.support.redis_server import needs_redis, running_redis
 from tests.support.relay import wire
 
+DRAIN_S: float = ProxySettings.model_fields["drain_timeout"].default
 HEADERS = {"x-devroute": json.dumps({"foo": "alice"}), "x-devroute-matched": "foo"}
 
 
@@ -82,7 +84,7 @@ async def test_a_rolling_restart_of_the_replicas_costs_no_request(tmp_path: Path
             control.targets.remove(tuple(old.control))
             await eventually(lambda: not data.open[tuple(old.data)], "the connections on their way")
             old.command.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(old.command.process.wait(), 20)
+            await asyncio.wait_for(old.command.process.wait(), DRAIN_S + PATIENCE_S)
 
         one, two = await start("one"), await start("two")
 

@@ -14,6 +14,7 @@ from devroute.mesh.istio.sidecar import Endpoint
 from devroute.mesh.manifests.model import MeshScope, NamespaceScope, WorkloadScope
 from devroute.quoting import reason_for_others
 from tests.envoy.certificates import MeshCa
+from tests.envoy.edge import verdict
 from tests.envoy.harness import ATTEMPTS, PROXY, Mesh, sidecar_of_foo
 from tests.support.eventually import PATIENCE_S
 from tests.support.ports import free_port
@@ -30,10 +31,6 @@ Headers = dict[str, str] | list[tuple[str, str]]
 async def get(mesh: Mesh, headers: Headers, path: str = "/") -> tuple[ClientResponse, dict[str, Any]]:
     async with mesh.client.get(mesh.url + path, headers=headers) as response:
         return response, json.loads(await response.read())
-
-
-def verdict(response: ClientResponse) -> tuple[str | None, str | None]:
-    return response.headers.get("x-devroute-result"), response.headers.get("x-devroute-reason")
 
 
 def fields(seen: dict[str, Any]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from devroute.errors import NotReplayable
 from devroute.inspector import curl
 from devroute.inspector.capture import Capture, CapturedHead
 from devroute.inspector.curl import MAX_ARGUMENT
+from tests.support.eventually import PATIENCE_S
 from tests.support.examples import examples
 
 #: A stand-in for curl that writes its arguments and its input to files.
@@ -55,7 +56,7 @@ def run(command: str, folder: Path, shell: str = "bash") -> tuple[list[bytes], b
     environment = {"PATH": f"{folder}:{os.environ['PATH']}", "SEEN": str(seen), "LC_ALL": "C.UTF-8"}
     script = folder / "script"
     script.write_text(command, "utf-8", newline="")
-    subprocess.run([shell, script], env=environment, stdin=subprocess.DEVNULL, check=True, timeout=10)
+    subprocess.run([shell, script], env=environment, stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE_S)
     return seen.read_bytes().split(b"\0")[:-1], (folder / "seen.in").read_bytes()
 
 

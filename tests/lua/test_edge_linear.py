@@ -1,7 +1,6 @@
 """Both filters of the edge take linear time for whatever a stranger sends: 60 KB of each shape that makes a
 careless pattern quadratic, compared with one copy of the same length, byte by byte."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 
 from devroute.mesh.manifests.gateway_filter import EdgeSettings, edge_source, front_source
 from tests.lua.worker import Handle, Worker, runtime
+from tests.support.cpu_time import cpu_seconds
 
 SIZE = 60_000
 #: How often the copy's time a filter may take. A quadratic one takes over a thousand times.
@@ -74,16 +74,6 @@ def python_of(value: Any) -> Any:
     return {key: python_of(each) for key, each in items.items()}
 
 
-def seconds(call: Callable[[], object], runs: int = 3) -> float:
-    """CPU seconds of this thread, the least of these runs."""
-    taken = []
-    for _ in range(runs):
-        before = time.thread_time()
-        call()
-        taken.append(time.thread_time() - before)
-    return min(taken)
-
-
 @pytest.mark.parametrize("place", PLACES)
 def test_the_edge_takes_linear_time(place: str) -> None:
     front, edge = Worker(front_source(SETTINGS)), Worker(edge_source(SETTINGS))
@@ -101,7 +91,7 @@ def test_the_edge_takes_linear_time(place: str) -> None:
             edge.handle(second, "envoy_on_response")
             assert (first.worker.logged, second.worker.logged) == ([], [])
 
-        allowed = ALLOWED * seconds(lambda text=text: COPY.copied(text))  # type: ignore[misc]
-        if seconds(run, 1) > allowed and (found := seconds(run)) > allowed:  # perhaps once only
+        allowed = ALLOWED * cpu_seconds(lambda text=text: COPY.copied(text))  # type: ignore[misc]
+        if cpu_seconds(run, 1) > allowed and (found := cpu_seconds(run)) > allowed:  # perhaps once only
             failed[shape] = f"{found * 1000:.0f} ms of {allowed * 1000:.0f}"
     assert failed == {}

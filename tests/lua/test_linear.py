@@ -11,8 +11,9 @@ from devroute.contract.grammar import MAX_BYTES
 from devroute.http.baggage import MAX_READ_BYTES
 from devroute.mesh.manifests import lua
 from devroute.policy.rules import matches
-from tests.lua.test_edge_linear import ALLOWED, COPY, SHAPES, SIZE, repeated, seconds
+from tests.lua.test_edge_linear import ALLOWED, COPY, SHAPES, SIZE, repeated
 from tests.lua.worker import SETTINGS, Handle, Worker
+from tests.support.cpu_time import cpu_seconds
 
 #: Of everything; as much baggage as is read; as much of a contract and of a path.
 SIZES = (SIZE, MAX_READ_BYTES, MAX_BYTES)
@@ -66,7 +67,7 @@ HEADERS = (
 @cache
 def allowed(size: int) -> float:
     """CPU seconds for a text of this size."""
-    return ALLOWED * seconds(lambda: COPY.copied("a" * size))
+    return ALLOWED * cpu_seconds(lambda: COPY.copied("a" * size))
 
 
 def failures(
@@ -81,7 +82,7 @@ def failures(
             worker.handle(handle(sent), hook)
             taken = time.thread_time() - began
             if taken > allowed(size):  # perhaps once only
-                taken = seconds(lambda sent=sent: worker.handle(handle(sent), hook))  # type: ignore[misc]
+                taken = cpu_seconds(lambda sent=sent: worker.handle(handle(sent), hook))  # type: ignore[misc]
             if taken > allowed(size):
                 found[shape, size] = f"{taken * 1000:.0f} ms of {allowed(size) * 1000:.0f}"
     assert worker.logged == []
@@ -156,4 +157,4 @@ def test_the_proxy_matches_a_caller_with_policy_in_linear_time() -> None:
         assert not matches("*a*a*a*a*b*a*a/*a*a", text)
         assert not matches("*a*a*a*a*a*a/*a*b", f"{text}/{text}")
 
-    assert seconds(run) < allowed(SIZE)
+    assert cpu_seconds(run) < allowed(SIZE)

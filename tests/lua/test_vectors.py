@@ -28,12 +28,7 @@ from tests.support.carriers import with_state
 from tests.support.examples import examples
 from tests.support.paths import VECTORS
 from tests.support.repeated import spelled_out
-
-
-def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
-    cases: list[dict[str, Any]] = json.loads((VECTORS / "sidecar" / file).read_text())[key]
-    return cases
-
+from tests.support.vectors import vectors
 
 DECIDE, RULE = exports("text, path, random, caller, identity, lines, resolve, rule", "rule_of", "parse_lines")
 _, PATH = exports("text, path", "path_of")

@@ -89,8 +89,7 @@ async def test_clients_wait_with_what_they_have_sent_while_the_loop_goes_on(port
     await eventually(is_being_imported)
     others = [asyncio.ensure_future(port.ask()) for _ in range(3)]
     writer.write(REQUEST[20:])
-    for _ in range(100):
-        await asyncio.sleep(0)
+    await quiet(lambda: [each.done() for each in others])
     assert not any(each.done() for each in others)
     GATE.set()
     async with asyncio.timeout(PATIENCE_S):

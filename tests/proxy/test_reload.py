@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from devroute.auth.tokens import new_token
 from devroute.mesh import testbed
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -94,7 +94,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     async with (
         listening,
         testbed.proxy(folder, [record], OPEN, {"DEVROUTE_RELOAD_INTERVAL": "0.5"}) as proxy,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as client,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as client,
     ):
         yield World(folder, proxy, app, port, secret, client)
 
@@ -227,7 +227,7 @@ async def test_a_registration_that_policy_no_longer_permits_ends_devroute_up(
         assert (status, json.loads(body)["code"]) == (503, "laptop-offline")
         world.app.may_end.set()
         assert await slow == (200, 2 * HALF), "a request in flight completes"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert await up.process.wait() == 30
         assert "'alice' may register nothing, not 'foo'" in up.log.read_text()
     revoked = world.said("laptop.revoked")[-1]

@@ -17,7 +17,7 @@ from devroute.routing.trace import KnownServices, Traces
 from devroute.tunnel.agent_link import AgentLink
 from devroute.upstream.interface import ProbedUpstream, Upstream
 from devroute.upstream.pools import Pools
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import Site, connect, start_site
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
@@ -103,7 +103,7 @@ async def replicas(
         for _ in range(count):
             site = await start_site()
             policies = [Policy()]
-            pools = Pools(lambda found=policies: found[0], connect_timeout=2, max_in_flight=100)  # type: ignore[misc]
+            pools = Pools(lambda found=policies: found[0], connect_timeout=PATIENCE_S, max_in_flight=100)  # type: ignore[misc]
             spans: list[AgentSpan] = []
             laptops = LocalLaptops(site.registry, pools, spans.append)
             url = server if isinstance(server, str) else server.url

@@ -106,7 +106,7 @@ async def test_a_laptop_has_two_links_and_loses_one_after_the_other_without_bein
             assert stays in await two_links(*found)
         lead_to(service, third)
         moving = asyncio.get_running_loop().create_task(first.site.tunnels.hand_over(0))
-        await asyncio.wait_for(moving, 20)
+        await asyncio.wait_for(moving, PATIENCE_S)
         assert await two_links(*found) == [each for each in found if each is not first]
         assert [await body(each) for each in found] == [b"from the laptop"] * 3
         assert [each["event"] for each in audit] == ["registration"]

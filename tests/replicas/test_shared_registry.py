@@ -21,7 +21,7 @@ from devroute.tunnel.agent_link import AgentLink
 from devroute.tunnel.protocol.handshake import Hello, Offer
 from tests.replicas.replicas import Replica, replicas
 from tests.support.eventually import eventually, quiet
-from tests.support.loopback import App, Client, answer, connect, get
+from tests.support.loopback import App, answer, connect, get, response_to
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.relay import wire
 
@@ -29,10 +29,7 @@ APP = {"foo": App(answer(b"hello"))}
 
 
 async def body(replica: Replica, name: str = "alice") -> bytes:
-    client = Client()
-    replica.upstream(name).open(get(), client)
-    await asyncio.wait_for(client.done.wait(), 20)
-    return bytes(client.body)
+    return bytes((await response_to(replica.upstream(name), get())).body)
 
 
 async def known(*everywhere: Replica, names: list[str]) -> None:

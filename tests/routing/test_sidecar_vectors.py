@@ -28,11 +28,7 @@ from tests.support.carriers import encode_contract, with_contract
 from tests.support.paths import VECTORS
 from tests.support.repeated import spelled_out
 from tests.support.resolve_reader import decode, decode_report
-
-
-def vectors(file: str, key: str = "cases") -> list[dict[str, Any]]:
-    cases: list[dict[str, Any]] = json.loads((VECTORS / "sidecar" / file).read_text())[key]
-    return cases
+from tests.support.vectors import vectors
 
 
 @pytest.mark.parametrize("case", vectors("resolve.json"), ids=lambda case: repr(case["lines"][:60]))

@@ -23,6 +23,7 @@ from devroute.tunnel.protocol import handshake
 from devroute.tunnel.protocol.websocket import WebSocket
 from devroute.tunnel.served_stream import Finished
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
+from tests.support.eventually import PATIENCE_S
 from tests.support.ports import free_port
 
 TOKENS = {"alice-token": "alice", "bob-token": "bob"}
@@ -210,6 +211,17 @@ class Client:
     def resume_request(self) -> None:
         assert self.paused
         self.paused = False
+
+
+async def response_to(upstream: Upstream, head: RequestHead, body: bytes = b"") -> Client:
+    """The client of one request, once its response is complete or has failed."""
+    client = Client()
+    stream = upstream.open(head, client)
+    if head.framing is not Framing.NONE:
+        stream.send_data(body)
+        stream.send_end([])
+    await asyncio.wait_for(client.done.wait(), PATIENCE_S)
+    return client
 
 
 class AppStream:

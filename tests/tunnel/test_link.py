@@ -19,7 +19,7 @@ from devroute.http.message import RULE_LINE, Framing, RequestHead
 from devroute.tunnel.protocol.frames import OPEN_PREFIX, WINDOW, Flag, FrameType
 from devroute.tunnel.protocol.windows import LINK_GROWTH, MAX_WINDOW
 from devroute.tunnel.served_stream import Finished, ServedStream
-from tests.support.eventually import eventually
+from tests.support.eventually import PATIENCE_S, eventually
 from tests.support.loopback import (
     App,
     AppStream,
@@ -30,6 +30,7 @@ from tests.support.loopback import (
     get,
     head,
     post,
+    response_to,
     site,
     tunnel,
 )
@@ -39,19 +40,11 @@ from tests.support.relay import distant
 pytestmark = pytest.mark.asyncio
 
 
-async def fetch(upstream: object, head_: RequestHead) -> Client:
-    client = Client()
-    upstream.open(head_, client)  # type: ignore[attr-defined]
-    async with asyncio.timeout(20):
-        await client.done.wait()
-    return client
-
-
 async def test_a_request_reaches_the_app_and_its_response_the_client() -> None:
     observed: list[Finished] = []
     app = App(answer(b"hello"))
     async with tunnel(app, observed=observed) as (where, _):
-        client = await fetch(where.upstream(), get(b"/a?b=c"))
+        client = await response_to(where.upstream(), get(b"/a?b=c"))
     assert client.error is None
     assert client.heads[0].status == 200
     assert client.body == b"hello"
@@ -72,10 +65,10 @@ async def test_a_success_that_was_counted_is_not_observed_but_whatever_else_is()
         stream.sink.on_end([])
 
     async with tunnel(App(serve), observed=observed) as (where, link):
-        await fetch(where.upstream(), get(b"/observed"))
+        await response_to(where.upstream(), get(b"/observed"))
         link.counted = lambda: True
         for target in (b"/refused", b"/counted"):
-            await fetch(where.upstream(), get(target))
+            await response_to(where.upstream(), get(target))
         await eventually(lambda: len(observed) == 2)
     assert [line.target for line in observed] == ["/observed", "/refused"]
 
@@ -96,7 +89,7 @@ async def test_of_heads_that_an_app_repeats_each_is_searched_for_what_it_says() 
     got = []
     async with tunnel(App(serve), observed=observed) as (where, _):
         for number in range(len(raws)):
-            client = await fetch(where.upstream(), get(b"/%d" % number))
+            client = await response_to(where.upstream(), get(b"/%d" % number))
             got.append(client.heads[0].raw)
         await eventually(lambda: len(observed) == len(raws))
     assert got == [plain if raw == rule else raw for raw in raws]
@@ -166,7 +159,7 @@ async def test_the_app_gets_the_head_that_was_sent() -> None:
 async def test_a_request_line_of_other_than_three_parts_is_refused(wire: bytes) -> None:
     app = App(answer(b"hello"))
     async with tunnel(app) as (where, _):
-        client = await fetch(where.upstream(), RequestHead(b"GET", b"/", Framing.NONE, 0, wire))
+        client = await response_to(where.upstream(), RequestHead(b"GET", b"/", Framing.NONE, 0, wire))
     assert isinstance(client.error, RequestMalformed)
     assert not app.streams
 
@@ -191,7 +184,7 @@ async def test_early_hints_and_trailers_reach_the_client() -> None:
         stream.sink.on_end([(b"grpc-status", b"0")])
 
     async with tunnel(App(serve)) as (where, _):
-        client = await fetch(where.upstream(), get())
+        client = await response_to(where.upstream(), get())
     assert client.hints == [103]
     assert client.trailers == [(b"grpc-status", b"0")]
 
@@ -236,7 +229,7 @@ async def test_an_app_that_cannot_be_reached_is_named_in_the_client_s_error() ->
 
     observed: list[Finished] = []
     async with tunnel(App(serve), observed=observed) as (where, _):
-        client = await fetch(where.upstream(), get())
+        client = await response_to(where.upstream(), get())
     assert isinstance(client.error, AppUnreachable)
     assert client.error.message == "nothing listens on localhost:8001"
     assert client.error.hint == AppUnreachable.default_hint
@@ -267,7 +260,7 @@ async def test_a_response_that_is_not_as_long_as_its_content_length_is_an_error(
         stream.sink.on_end([])
 
     async with tunnel(App(serve)) as (where, _):
-        client = await fetch(where.upstream(), get())
+        client = await response_to(where.upstream(), get())
     assert isinstance(client.error, UpstreamReset)
     assert complaint in client.error.message
     assert client.trailers is None
@@ -296,7 +289,7 @@ async def test_a_malformed_response_head_is_not_passed_on(raw: bytes) -> None:
 
     app = App(serve)
     async with tunnel(app) as (where, _):
-        client = await fetch(where.upstream(), get())
+        client = await response_to(where.upstream(), get())
         assert client.error is not None
         assert client.error.code == "upstream-invalid"
         assert not client.heads
@@ -310,7 +303,7 @@ async def test_a_switch_of_protocols_without_a_request_for_it_is_refused() -> No
         stream.sink.on_head(head(101))
 
     async with tunnel(App(serve)) as (where, link):
-        client = await fetch(where.upstream(), get())
+        client = await response_to(where.upstream(), get())
         await eventually(lambda: not link.in_flight)
     assert isinstance(client.error, UpstreamInvalid)
     assert not client.heads
@@ -320,7 +313,7 @@ async def test_a_service_that_the_agent_does_not_know_is_refused() -> None:
     async with site() as where:
         link = await connect(where, {"foo": App()}, offered=("foo", "bar"))
         await link.welcome
-        client = await fetch(where.upstream(service="bar"), get())
+        client = await response_to(where.upstream(service="bar"), get())
         assert client.error is not None
         assert client.error.code == "service-not-served"
         link.close_with(DevrouteError("the test is over"))
@@ -340,7 +333,7 @@ async def test_the_body_of_a_refused_request_is_ignored_and_the_link_goes_on() -
             await client.done.wait()
         assert client.error is not None
         assert client.error.code == "service-not-served"
-        assert (await fetch(where.upstream(), get())).body == b"still here"
+        assert (await response_to(where.upstream(), get())).body == b"still here"
         link.close_with(DevrouteError("the test is over"))
 
 
@@ -384,7 +377,7 @@ async def test_a_paused_stream_delays_no_other_and_holds_one_window() -> None:
         stream.pause_response()
         await eventually(lambda: app.streams and app.streams[0].paused)
         for _ in range(20):
-            client = await fetch(upstream, get(b"/100000"))
+            client = await response_to(upstream, get(b"/100000"))
             assert len(client.body) == 100_000
         assert stalled.size == 0
         assert app.streams[0].paused
@@ -435,7 +428,7 @@ async def test_200_mb_through_one_stream_need_a_few_mb_of_memory() -> None:
         try:
             client = Client(keep=False)
             where.upstream().open(get(b"/%d" % size), client)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(4 * PATIENCE_S):  # each allocation is recorded
                 await client.done.wait()
             peak = tracemalloc.get_traced_memory()[1]
         finally:

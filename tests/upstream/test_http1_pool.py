@@ -13,27 +13,21 @@ import pytest
 
 from devroute.errors import AppUnreachable, TargetUnreachable
 from devroute.http.message import Framing, RequestHead
+from devroute.upstream import http1_pool
 from devroute.upstream.deferred import DeferredStream
 from devroute.upstream.dialer import Dialer
-from devroute.upstream.http1_pool import BLOCKED_SECONDS, IDLE_SECONDS, Http1Pool
+from devroute.upstream.http1_pool import BLOCKED_SECONDS, Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.negotiating import NegotiatingUpstream
 from tests.support import h2_peer
-from tests.support.eventually import PATIENCE_S, eventually
-from tests.support.loopback import Client, get, post
+from tests.support.eventually import PATIENCE_S, eventually, quiet
+from tests.support.loopback import Client, get, post, response_to
 from tests.support.ports import free_port
 from tests.upstream.fakes import RecordingSink
 
 
 async def fetch(pool: Http1Pool | NegotiatingUpstream | Http2Pool, head: RequestHead) -> Client:
-    client = Client()
-    stream = pool.open(head, client)
-    if head.framing is not Framing.NONE:
-        stream.send_data(bytes(head.length))
-        stream.send_end([])
-    async with asyncio.timeout(PATIENCE_S):
-        await client.done.wait()
-    return client
+    return await response_to(pool, head, bytes(head.length))
 
 
 async def test_after_a_bug_while_it_connects_no_request_waits() -> None:
@@ -232,21 +226,25 @@ async def single_threaded_app() -> AsyncIterator[int]:
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
         thread.start()
-        yield server.server_port
-        await asyncio.to_thread(server.shutdown)  # it waits until the last connection is closed
-        thread.join()
+        try:
+            yield server.server_port
+        finally:
+            await asyncio.to_thread(server.shutdown)  # it waits until the last connection is closed
+            thread.join()
 
 
-async def test_an_app_that_serves_one_connection_at_a_time_is_not_blocked_by_an_idle_one() -> None:
+async def test_an_app_that_serves_one_connection_at_a_time_is_not_blocked_by_an_idle_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http1_pool, "IDLE_SECONDS", 3600.0)  # for which one idle connection would block it
     async with single_threaded_app() as port:
         pool = Http1Pool(Dialer("127.0.0.1", port))
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        for heads in ([get(), get()], [post(1), post(1)], [get(), post(1)] * 3):
-            for client in await asyncio.gather(*(fetch(pool, head) for head in heads)):
-                assert client.error is None
-        assert loop.time() - start < IDLE_SECONDS  # for which one idle connection alone would block it
-        await pool.close()
+        try:
+            for heads in ([get(), get()], [post(1), post(1)], [get(), post(1)] * 3):
+                for client in await asyncio.gather(*(fetch(pool, head) for head in heads)):
+                    assert client.error is None
+        finally:
+            await pool.close()
 
 
 async def test_a_request_that_waits_long_closes_no_connection_that_others_use() -> None:
@@ -383,19 +381,25 @@ async def test_of_two_apps_on_localhost_the_one_that_answered_is_the_one_that_is
     here, there = Limit(60), Limit(60)
     port = free_port()
     first = await loop.create_server(lambda: ImpatientApp(here), "::1", port)
-    pool = Http1Pool(Dialer("localhost", port, retry_refused=2.0))
+    pool = Http1Pool(Dialer("localhost", port, connect_timeout=PATIENCE_S, retry_refused=PATIENCE_S))
     assert (await fetch(pool, get())).error is None
     other = await loop.create_server(lambda: ImpatientApp(there), "127.0.0.1", port)
     first.close()
     pool.close_idle()
     restarting = asyncio.ensure_future(fetch(pool, get()))
-    await eventually(lambda: pool.in_flight == 1)
+    await quiet(lambda: pool.in_flight)  # it has been refused once
     first = await loop.create_server(lambda: ImpatientApp(here), "::1", port)
     assert (await restarting).error is None
     assert (here.connections, there.connections) == (2, 0)
     first.close()
     pool.close_idle()
-    assert (await fetch(pool, get())).error is None
-    assert there.connections == 1
+    client = Client()
+    pool.open(get(), client)
+    await quiet(lambda: pool.in_flight)
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + PATIENCE_S)  # for which it has stayed away
+    await asyncio.wait_for(client.done.wait(), PATIENCE_S)
+    assert client.error is None
+    assert (here.connections, there.connections) == (2, 1)
     other.close()
     await pool.close()

@@ -35,8 +35,8 @@ from devroute.errors import (
 )
 from tests.agent.test_app import app, fetch, settings, up
 from tests.support.agent_output import Said
-from tests.support.eventually import eventually
-from tests.support.loopback import Client, Site, get, site
+from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.loopback import Client, Site, get, response_to, site
 
 
 @asynccontextmanager
@@ -115,7 +115,7 @@ async def test_services_are_added_and_removed_while_requests_go_on(tmp_path: Pat
             await ask(it, "DELETE", "/v1/services/bar")
         assert not before.done.is_set()
         held.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await before.done.wait()
         assert (before.error, before.body) == (None, b"slow")
     assert said("bar -> http://127.0.0.1:")
@@ -123,11 +123,7 @@ async def test_services_are_added_and_removed_while_requests_go_on(tmp_path: Pat
 
 
 async def fetch_from(where: Site, service: str) -> Client:
-    asked = Client()
-    where.upstream("alice", service).open(get(), asked)
-    async with asyncio.timeout(20):
-        await asked.done.wait()
-    return asked
+    return await response_to(where.upstream("alice", service), get())
 
 
 async def test_no_request_is_lost_while_services_change_over_and_over(tmp_path: Path) -> None:
@@ -174,9 +170,9 @@ async def test_services_of_a_client_that_follows_them_go_with_it(tmp_path: Path)
         def follow(at: str) -> list[dict[str, Any]]:
             with client.follow(it, [at]) as events:
                 found = [next(events)]
-                asyncio.run_coroutine_threadsafe(fetch_from(where, "bar"), loop).result(5)
-                asyncio.run_coroutine_threadsafe(fetch_from(where, "foo"), loop).result(5)
-                asyncio.run_coroutine_threadsafe(fetch_from(where, "bar"), loop).result(5)
+                asyncio.run_coroutine_threadsafe(fetch_from(where, "bar"), loop).result(PATIENCE_S)
+                asyncio.run_coroutine_threadsafe(fetch_from(where, "foo"), loop).result(PATIENCE_S)
+                asyncio.run_coroutine_threadsafe(fetch_from(where, "bar"), loop).result(PATIENCE_S)
                 while len(found) < 3:
                     found.append(next(events))
             return found
@@ -230,7 +226,7 @@ async def test_the_inspector_s_api_is_there_too(tmp_path: Path) -> None:
             kept = (await ask(it, "GET", "/v1/inspector/api/status"))["kept"]
             return bool(kept["exchanges"])
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not await captured():
                 pass
         with pytest.raises(NotFound):

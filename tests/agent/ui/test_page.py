@@ -26,8 +26,8 @@ from devroute.contract.service_spec import ServiceSpec
 from devroute.inspector.access import AccessControl
 from devroute.tunnel import proxy_link
 from devroute.tunnel.served_stream import Finished
-from tests.support.eventually import PATIENCE_S
-from tests.support.loopback import Client, Site, get, site
+from tests.support.eventually import PATIENCE_S, eventually
+from tests.support.loopback import Client, Site, get, response_to, site
 
 # --- a terminal ---------------------------------------------------------------------------------------------
 
@@ -184,11 +184,7 @@ async def app() -> AsyncIterator[int]:
 
 
 async def ask(where: Site, path: bytes, service: str = "foo") -> Client:
-    client = Client()
-    where.upstream("alice", service).open(get(path), client)
-    async with asyncio.timeout(20):
-        await client.done.wait()
-    return client
+    return await response_to(where.upstream("alice", service), get(path))
 
 
 async def test_the_page_shows_the_laptop_and_its_requests_and_restores_the_terminal(tmp_path: Path) -> None:
@@ -314,11 +310,13 @@ async def test_a_blocked_terminal_does_not_block_the_page() -> None:
     assert longest < 1  # what blocks would not return
     reporter.close()
     os.set_blocking(master, False)
-    while any(thread.name == "devroute-screen" for thread in threading.enumerate()):  # let it end
-        try:
+
+    def screen_has_ended() -> bool:
+        with suppress(BlockingIOError):
             os.read(master, 1 << 20)
-        except BlockingIOError:
-            await asyncio.sleep(0.01)
+        return not any(thread.name == "devroute-screen" for thread in threading.enumerate())
+
+    await eventually(screen_has_ended)
     os.close(master)
 
 

@@ -1,7 +1,6 @@
 """Bodies: where they end, however their bytes are split."""
 
 import itertools
-import time
 from collections.abc import Iterable
 
 import pytest
@@ -19,6 +18,7 @@ from devroute.http.http1.body import (
 )
 from devroute.http.message import Framing, Headers
 from devroute.tunnel.protocol import frames
+from tests.support.cpu_time import cpu_seconds
 from tests.support.examples import examples
 
 NEXT = b"GET / HTTP/1.1\r\n"
@@ -182,7 +182,8 @@ def test_trailers_that_are_accepted_fit_into_a_tunnel_frame() -> None:
     "value", [b" " * 16000 + b"\x00", b"a" + b" \t" * 8000 + b"\x00", b"a " * 8000 + b"\x00"]
 )
 def test_a_trailer_is_parsed_in_linear_time(value: bytes) -> None:
-    started = time.process_time()
-    with pytest.raises(RequestMalformed, match="malformed"):
-        ChunkedBody(RequestMalformed).feed(b"0\r\na:" + value + b"\r\n\r\n")
-    assert time.process_time() - started < 0.1
+    def parse() -> None:
+        with pytest.raises(RequestMalformed, match="malformed"):
+            ChunkedBody(RequestMalformed).feed(b"0\r\na:" + value + b"\r\n\r\n")
+
+    assert cpu_seconds(parse) < 0.1

@@ -164,7 +164,7 @@ def test_no_head_affects_the_next_one(before: bytes) -> None:
     parse_it()
     assert parse(b"x: y").forward().headers[:2] == [(b"host", b"foo"), (b"x", b"y")]
     parse_it()
-    with pytest.raises(RequestMalformed):
+    with pytest.raises(RequestMalformed, match="header token"):
         parse(b"x : y")
 
 

@@ -56,20 +56,23 @@ def test_the_framing_of_a_response(
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "reason"),
     [
-        [(b":status", b"101")],
-        [(b":status", b"200 OK\r\nx: 1")],
-        [(b":status", b"20")],
-        [],
-        [(b":status", b"200"), (b":path", b"/")],
-        [(b":status", b"200"), (b"content-length", b"5")],
-        [(b":status", b"200"), (b"transfer-encoding", b"chunked")],
-        [(b":status", b"200"), (b"x", b"1\r\ny: 2")],
+        ([(b":status", b"101")], "switches protocols"),
+        ([(b":status", b"200 OK\r\nx: 1")], "pseudo-header field has characters"),
+        ([(b":status", b"20")], "pseudo-header field has characters"),
+        ([], "pseudo-header field has characters"),
+        ([(b":status", b"200"), (b":path", b"/")], "pseudo-header field is unknown"),
+        ([(b":status", b"200"), (b"content-length", b"5")], "announces a body, but there is none"),
+        (
+            [(b":status", b"200"), (b"transfer-encoding", b"chunked")],
+            "is a field of HTTP/1.1",
+        ),
+        ([(b":status", b"200"), (b"x", b"1\r\ny: 2")], "field value has control characters"),
     ],
 )
-def test_an_invalid_response_is_refused(fields: list[tuple[bytes, bytes]]) -> None:
-    with pytest.raises(UpstreamInvalid):
+def test_an_invalid_response_is_refused(fields: list[tuple[bytes, bytes]], reason: str) -> None:
+    with pytest.raises(UpstreamInvalid, match=reason):
         read_response(fields, b"GET", ended=True)
 
 
@@ -81,11 +84,17 @@ def test_a_grpc_response_loses_the_content_length_that_http11_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    "trailers", [[(b":status", b"1")], [(b"content-length", b"1")], [(b"x", b"1\n")], [(b"x", b"y" * 20_000)]]
+    ("trailer", "reason"),
+    [
+        ((b":status", b"1"), "pseudo-header field is unknown, repeated or late"),
+        ((b"content-length", b"1"), "content-length in a trailer section"),
+        ((b"x", b"1\n"), "field value has control characters"),
+        ((b"x", b"y" * 20_000), "trailer section of more than 16384 bytes"),
+    ],
 )
-def test_invalid_trailers_are_refused(trailers: list[tuple[bytes, bytes]]) -> None:
-    with pytest.raises(RequestMalformed):
-        read_trailers([(b"x-good", b"1"), *trailers], RequestMalformed)
+def test_invalid_trailers_are_refused(trailer: tuple[bytes, bytes], reason: str) -> None:
+    with pytest.raises(RequestMalformed, match=reason):
+        read_trailers([(b"x-good", b"1"), trailer], RequestMalformed)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from devroute.http.http2.protocol import (
     StrayFrame,
 )
 from devroute.http.http2.streams import StreamRecord
+from tests.support.canned import frame
 from tests.support.examples import examples
 
 #: Blocks without the dynamic table, so that they mean the same anywhere.
@@ -27,10 +28,6 @@ LENGTH = b"\x82\x86\x84\x41\x03foo\x5c\x012"
 TRAILERS = b"\x00\x01x\x011"
 RESPONSE = b"\x88"
 INTERIM = b"\x08\x03100"
-
-
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
 STREAMS = st.sampled_from([1, 1, 3, 5, 2, 0])
@@ -130,4 +127,5 @@ def test_a_frame_that_is_too_large_is_refused_by_its_header() -> None:
     protocol.data_to_send()
     with pytest.raises(ProtocolError):
         protocol.receive((MAX_FRAME_BYTES + 1).to_bytes(3) + b"\0\0" + (1).to_bytes(4))
-    assert protocol.data_to_send()[3] == 7  # GOAWAY
+    goaway = protocol.data_to_send()
+    assert (goaway[3], goaway[13:17]) == (7, ErrorCodes.FRAME_SIZE_ERROR.to_bytes(4))

@@ -20,7 +20,7 @@ from devroute.proxy.control.tunnels import Tunnels
 from devroute.routing.registry import Registry
 from devroute.tunnel.protocol.websocket import request_upgrade
 from tests.support.authority import Authority
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, quiet
 from tests.support.loopback import Site, authenticate, site
 
 pytestmark = pytest.mark.asyncio
@@ -174,8 +174,7 @@ async def test_a_client_of_tls_that_ends_while_its_token_is_verified_leaves_noth
         await eventually(lambda: not waiting.transport.is_reading(), "the token is being verified")
         with writer.get_extra_info("socket").dup() as half:
             half.shutdown(socket.SHUT_WR)
-        for _ in range(10):  # turns of the loop, in which the end is read
-            await asyncio.sleep(0)
+        await quiet(lambda: list(where.listener.waiting))  # meanwhile the end is read
         verified.set()
         await eventually(lambda: not where.listener.waiting)
     writer.transport.abort()

@@ -100,7 +100,7 @@ class Team:
         file.write_text("".join(f"- subject: {each}" for each in parts[1:] if not each.startswith(subject)))
 
     def audited(self, event: str) -> list[dict[str, Any]]:
-        lines = (self.folder / "audit").read_text().splitlines()
+        *lines, _ = (self.folder / "audit").read_text().split("\n")  # the last may be half written
         return [each for each in map(json.loads, lines) if each["event"] == event]
 
     @asynccontextmanager

@@ -54,8 +54,9 @@ def schema_of(event: str) -> dict[str, Any]:
 
 
 def read(file: Path) -> list[Event]:
-    """The events of a trail, each validated by the schema."""
-    events = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    """The events of a trail, each validated by the schema, without a last one that is still being written."""
+    *lines, _ = file.read_text(encoding="utf-8").split("\n")
+    events = [json.loads(line) for line in lines]
     for event in events:
         VALIDATOR.validate(event)
     return events
