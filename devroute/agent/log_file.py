@@ -20,26 +20,39 @@ MAX_LOGS: Final = 20
 
 
 def new_log(folder: Path) -> Path:
-    """An empty file for a process that is about to start; the oldest ones go. Raises OSError."""
+    """An empty file for a process that is about to start, which has to lock it; the oldest ones that no
+    process has locked go. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     logs = sorted(folder.glob("up-*.log"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in logs[MAX_LOGS - 1 :]:
-        file.unlink(missing_ok=True)
-        _older(file).unlink(missing_ok=True)
+        _delete_unless_in_use(file)
     file = folder / f"up-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     return file
 
 
-async def keep_small(file: Path, max_bytes: int = MAX_BYTES, look: float = LOOK_SECONDS) -> NoReturn:
-    """Until cancelled. All writers have to have opened the file to append."""
+def _delete_unless_in_use(file: Path) -> None:
+    with contextlib.suppress(OSError):  # another user's, as after sudo
+        held = private_files.hold(file)
+        if held is not None:
+            with held:
+                file.unlink(missing_ok=True)
+                _older(file).unlink(missing_ok=True)
+
+
+async def keep_small(
+    file: Path, max_bytes: int = MAX_BYTES, look: float = LOOK_SECONDS, output: int = 1
+) -> NoReturn:
+    """Until cancelled. `output`: a descriptor of the file, which may be deleted. All writers have to have
+    opened it to append."""
     while True:
         await asyncio.sleep(look)
-        with contextlib.suppress(OSError):  # it may have been deleted
-            if file.stat().st_size > max_bytes:  # noqa: ASYNC240
-                private_files.append(_older(file), b"")  # so that it is only its owner's to read
-                shutil.copyfile(file, _older(file))
-                os.truncate(file, 0)
+        with contextlib.suppress(OSError):
+            if os.fstat(output).st_size > max_bytes:
+                if file.exists():  # noqa: ASYNC240
+                    private_files.append(_older(file), b"")  # so that it is only its owner's to read
+                    shutil.copyfile(file, _older(file))
+                os.ftruncate(output, 0)
 
 
 def _older(file: Path) -> Path:

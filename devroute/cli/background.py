@@ -19,7 +19,7 @@ import typer
 from devroute.agent.json_text import json_object
 from devroute.cli.exit_codes import FAILURE, exit_code_for, print_error
 from devroute.errors import ConfigInvalid, DevrouteError
-from devroute.platforms import Ended, signals_raise
+from devroute.platforms import Ended, lock, signals_raise
 from devroute.quoting import visible
 
 #: Takes what calls it with the status of a process that is ready; returns the exit code.
@@ -106,6 +106,7 @@ def _be_in_the_background(run: Run, log: Path, writing: int, blocked: set[int]) 
 
 def _use_as_output(log: Path) -> None:
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    lock(output)  # until this process and its app have ended
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)

@@ -48,11 +48,11 @@ def _playwright(sender: Sender) -> None:
 
 def _sync_playwright(sender: Sender, original: Callable[..., Any]) -> Callable[..., Any]:
     def handle(route: Any, request: Any) -> None:
-        if "text/event-stream" in request.headers.get("accept", ""):
+        headers = request.all_headers()
+        if "text/event-stream" in headers.get("accept", "") or sender.differs(headers):
             route.continue_()
             return
-        headers = request.all_headers() | sender.own_headers()
-        response = route.fetch(headers=headers, max_redirects=0)
+        response = route.fetch(headers=headers | sender.own_headers(), max_redirects=0)
         sender.count(urlsplit(request.url).hostname, response.headers)
         route.fulfill(response=response)
 
@@ -68,11 +68,11 @@ def _async_playwright(
     sender: Sender, original: Callable[..., Awaitable[Any]]
 ) -> Callable[..., Awaitable[Any]]:
     async def handle(route: Any, request: Any) -> None:
-        if "text/event-stream" in request.headers.get("accept", ""):
+        headers = await request.all_headers()
+        if "text/event-stream" in headers.get("accept", "") or sender.differs(headers):
             await route.continue_()
             return
-        headers = await request.all_headers() | sender.own_headers()
-        response = await route.fetch(headers=headers, max_redirects=0)
+        response = await route.fetch(headers=headers | sender.own_headers(), max_redirects=0)
         sender.count(urlsplit(request.url).hostname, response.headers)
         await route.fulfill(response=response)
 

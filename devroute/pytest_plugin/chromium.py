@@ -65,7 +65,8 @@ class Interception:
     def _paused(self, session: str, event: dict[str, Any]) -> None:
         """A request, or its response, waits."""
         request, answer = event["request"], {"requestId": event["requestId"]}
-        applies = self._sender.applies_to(request["url"])
+        own = {name.lower(): value for name, value in request["headers"].items()}
+        applies = self._sender.applies_to(request["url"]) and not self._sender.differs(own)
         if "responseStatusCode" in event:
             if applies:
                 fields = {each["name"].lower(): each["value"] for each in event.get("responseHeaders", [])}

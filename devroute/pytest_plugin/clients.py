@@ -7,11 +7,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
-from devroute.headers import CONTRACT
+from devroute.headers import CONTRACT, TRACE
 from devroute.pytest_plugin.sender import Sender
 
 #: On a response of urllib3 that was counted: urlopen calls itself to try again.
 _COUNTED: Final = "_devroute_counted"
+#: What may be put on a request.
+_OURS: Final = (CONTRACT, TRACE)
 
 
 def _urllib3(sender: Sender) -> None:
@@ -28,18 +30,26 @@ def _urllib3(sender: Sender) -> None:
         asked = parse_url(url)  # absolute through a forward proxy
         host, port = (asked.host, asked.port or 80) if asked.host else (self.host, self.port)
         given = self.headers if headers is None else headers
-        own = {name: value for name, value in given.items() if name.lower() != CONTRACT}
-        mine = next((value for name, value in given.items() if name.lower() == CONTRACT), None)
-        if mine is not None:
-            own[CONTRACT] = mine.decode("latin-1") if isinstance(mine, bytes) else mine
-        sent = sender.put_on(own, host, port)
-        response = original(self, method, url, body, own, *args, **more)
+        ours = {name.lower(): _text(value) for name, value in given.items() if name.lower() in _OURS}
+        before = ours.copy()
+        sent = sender.put_on(ours, host, port)
+        if ours != before:
+            # of its own type: it may have a name more than once
+            headers = given.copy() if hasattr(given, "copy") else dict(given)
+            for name in [name for name in headers if name.lower() in _OURS]:
+                headers.pop(name, None)
+            headers.update(ours)
+        response = original(self, method, url, body, headers, *args, **more)
         if sent and not getattr(response, _COUNTED, False):
             setattr(response, _COUNTED, True)
             sender.count(host, response.headers)
         return response
 
     sender.patch(pool, "urlopen", urlopen)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _httpx(sender: Sender) -> None:

@@ -86,12 +86,16 @@ class Sender:
         except ValueError:
             return False
 
+    def differs(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request, with names in lower case, has a contract of the test's own."""
+        return headers.get(CONTRACT) not in (None, self.contract)
+
     def put_on(self, headers: Any, host: str | None, port: int | None) -> bool:
         """Set the header in a client's mutable mapping, or take away what came along with a redirect to
         another host. A test's own contract stays. Returns whether the request has the contract."""
-        own = headers.get(CONTRACT)
-        if own not in (None, self.contract):
+        if self.differs(headers):
             return False
+        own = headers.get(CONTRACT)
         applies = self.applies(host, port)
         if applies:
             given = headers.get(TRACE)

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from devroute import private_files
 from devroute.agent.control import client
 from devroute.agent.control.running import Running, all_running
 from devroute.agent.log_file import MAX_LOGS, keep_small, new_log
 from devroute.cli.main import run
+from devroute.platforms import lock
 from tests.support.eventually import eventually
 from tests.support.loopback import Site, site
 from tests.support.shell import devroute
@@ -71,6 +73,7 @@ async def test_it_is_online_and_its_app_listens_when_the_command_returns_and_dow
     (it,) = all_running(state(tmp_path))
     assert (it.pid, it.log) == (started["pid"], started["log"])
     assert os.getsid(it.pid) == it.pid  # no terminal's end ends it
+    assert private_files.hold(Path(it.log or "")) is None
 
     code, out = await prints(capsys, environment, "down", "bob")
     assert (code, out) == (0, "no devroute up of bob runs\n")
@@ -225,7 +228,7 @@ class terminal:
 async def test_a_log_is_bounded_and_so_is_their_number(tmp_path: Path) -> None:
     logs = [new_log(tmp_path)]
     with logs[0].open("a") as writer:
-        keeping = asyncio.get_running_loop().create_task(keep_small(logs[0], max_bytes=10, look=0.01))
+        keeping = asyncio.get_running_loop().create_task(keep_small(logs[0], 10, 0.01, writer.fileno()))
         writer.write("x" * 11)
         writer.flush()
         await eventually(lambda: not logs[0].stat().st_size)
@@ -241,3 +244,40 @@ async def test_a_log_is_bounded_and_so_is_their_number(tmp_path: Path) -> None:
         (tmp_path / f"up-{number}.log").touch()
     new_log(tmp_path)
     assert len([each for each in os.listdir(tmp_path) if each.endswith(".log")]) == MAX_LOGS
+
+
+def old_log(folder: Path) -> tuple[Path, Path]:
+    """Its two files, older than as many others as are kept."""
+    for number in range(MAX_LOGS):
+        (folder / f"up-{number}.log").touch()
+    files = folder / "up-old.log", folder / "up-old.log.1"
+    for each in files:
+        each.touch()
+        os.utime(each, (0, 0))
+    return files
+
+
+def test_a_log_stays_while_a_process_writes_to_it(tmp_path: Path) -> None:
+    log, older = old_log(tmp_path)
+    with log.open("a") as writer:
+        assert lock(writer.fileno())
+        new_log(tmp_path)
+        assert (log.exists(), older.exists()) == (True, True)
+
+
+def test_the_log_of_a_process_that_has_ended_goes_with_its_second_file(tmp_path: Path) -> None:
+    log, older = old_log(tmp_path)
+    new_log(tmp_path)
+    assert (log.exists(), older.exists()) == (False, False)
+
+
+async def test_a_log_that_someone_deletes_is_bounded_still(tmp_path: Path) -> None:
+    log = new_log(tmp_path)
+    with log.open("a") as writer:
+        log.unlink()
+        keeping = asyncio.get_running_loop().create_task(keep_small(log, 10, 0.01, writer.fileno()))
+        writer.write("x" * 11)
+        writer.flush()
+        await eventually(lambda: not os.fstat(writer.fileno()).st_size)
+        keeping.cancel()
+    assert os.listdir(tmp_path) == []

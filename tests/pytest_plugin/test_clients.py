@@ -1,10 +1,13 @@
 """Each client for real, towards a host that was named and one that was not, also by a redirect."""
 
 import asyncio
+import io
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from importlib import import_module
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -16,7 +19,8 @@ import urllib3
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from devroute.pytest_plugin.sender import MAX_TRACES, Sender, create
+from devroute.pytest_plugin.chromium import Interception
+from devroute.pytest_plugin.sender import MAX_TRACES, Host, Sender, create
 from tests.inspector import browser
 from tests.support.eventually import PATIENCE_S
 
@@ -29,6 +33,7 @@ class Site:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, str | None]] = []
         self.traces: list[str | None] = []
+        self.repeated: list[list[str] | None] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,6 +43,7 @@ class Site:
                 host = self.headers["host"].partition(":")[0]
                 site.seen.append((host, self.path, self.headers["x-devroute"]))
                 site.traces.append(self.headers["x-devroute-trace"])
+                site.repeated.append(self.headers.get_all("x-repeated"))
                 away = self.path == "/away"
                 self.send_response(302 if away else 200)
                 if away:
@@ -241,5 +247,90 @@ def test_a_tests_own_contract_stays(site: Site, sender: Sender) -> None:
     own = json.dumps({"c": "bob"})
     requests.get(site.named, headers={"X-Devroute": own}, timeout=PATIENCE_S)
     httpx.get(site.named, headers={"X-Devroute": own})
-    assert [contract for _, _, contract in site.seen] == [own, own]
+    with urllib3.PoolManager() as pool:
+        pool.request("GET", site.named, headers={"X-Devroute": own})
+    assert [contract for _, _, contract in site.seen] == [own, own, own]
     assert sender.report()[1:] == ["no request was sent to these hosts"]
+
+
+def test_headers_that_are_sent_more_than_once_stay_so(site: Site, sender: Sender) -> None:
+    twice = [("X-Repeated", "1"), ("X-Repeated", "2")]
+    with urllib3.PoolManager(headers=urllib3.HTTPHeaderDict(twice)) as pool, httpx.Client() as client:
+        for url in (site.named, site.other):
+            pool.request("GET", url)
+            pool.request("GET", url, headers=urllib3.HTTPHeaderDict(twice))
+            client.get(url, headers=twice)
+    assert site.repeated == [["1", "2"]] * 6
+    assert [contract for _, _, contract in site.seen] == [CONTRACT] * 3 + [None] * 3
+
+
+OWN = {"X-devroute": '{"c": "bob"}'}
+
+
+def as_coroutine(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def call(*args: Any, **more: Any) -> Any:
+        return function(*args, **more)
+
+    return call
+
+
+@pytest.mark.parametrize("module", ["sync_api", "async_api"])
+def test_a_tests_own_contract_stays_in_playwright(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for its browser, context, route and request."""
+    of_api = as_coroutine if module == "async_api" else (lambda function: function)
+    finish = asyncio.run if module == "async_api" else (lambda result: result)
+    handlers: list[Callable[..., Any]] = []
+    sent: list[object] = []
+    context = SimpleNamespace(route=of_api(lambda matches, handle: handlers.append(handle)))
+    create_context = of_api(lambda self: context)
+    for each in ("sync_api", "async_api"):
+        functions = {"new_context": create_context, "new_page": create_context}
+        monkeypatch.setattr(f"playwright.{each}.Browser", type("Browser", (), functions))
+
+    def fetch(headers: dict[str, str], max_redirects: int) -> SimpleNamespace:
+        sent.append(headers)
+        return SimpleNamespace(headers={})
+
+    sender = create(CONTRACT, ["a.qa.example"])
+    finish(import_module(f"playwright.{module}").Browser().new_context())
+    route = SimpleNamespace(
+        fetch=of_api(fetch),
+        fulfill=of_api(lambda response: None),
+        continue_=of_api(lambda: sent.append("as it was")),
+    )
+    for headers in ({"a": "b"}, {name.lower(): value for name, value in OWN.items()}):
+        all_headers = of_api(headers.copy)
+        request = SimpleNamespace(url="http://a.qa.example/", headers=headers, all_headers=all_headers)
+        finish(handlers[0](route, request))
+    assert sent == [{"a": "b", "x-devroute": CONTRACT}, "as it was"]
+    assert [count for *_, count in sender.counts()[0]] == [1]
+    sender.close()
+
+
+def test_a_tests_own_contract_stays_in_chromium(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for its DevTools, which have a request and its response wait, twice."""
+    sender = Sender(CONTRACT, [Host("a.qa.example")])
+    ended = Event()
+    events: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = []
+    for headers in ({"A": "b"}, OWN):
+        paused = {"requestId": "1", "request": {"url": "http://a.qa.example/", "headers": headers}}
+        events += [paused, {**paused, "responseStatusCode": 200}]
+
+    def receive() -> str:
+        if not events:
+            ended.set()
+            return ""
+        return json.dumps({"method": "Fetch.requestPaused", "sessionId": "1", "params": events.pop(0)})
+
+    connection = SimpleNamespace(
+        settimeout=lambda seconds: None, recv=receive, send=lambda text: sent.append(json.loads(text))
+    )
+    monkeypatch.setattr("websocket.create_connection", lambda *args, **more: connection)
+    version = SimpleNamespace(open=lambda *args, **more: io.BytesIO(b'{"webSocketDebuggerUrl": "ws://a"}'))
+    monkeypatch.setattr("devroute.pytest_plugin.chromium.build_opener", lambda *handlers: version)
+    Interception(sender, "a:1")
+    assert ended.wait(PATIENCE_S)
+    changed = [{"name": "A", "value": "b"}, {"name": "x-devroute", "value": CONTRACT}]
+    assert [each["params"].get("headers") for each in sent[1:]] == [changed, None, None, None]
+    assert [count for *_, count in sender.counts()[0]] == [1]

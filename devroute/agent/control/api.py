@@ -4,7 +4,7 @@ docs/control-api.md describes them. server.py controls access, and turns each De
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -49,7 +49,7 @@ class Api:
     def __init__(self, agent: Controlled) -> None:
         self._agent = agent
         self._followers: set[Follower] = set()
-        self._leaving = TaskOwner()  # services whose client has gone are being removed
+        self._changes = TaskOwner()  # of services; they go on when their client leaves
         self._closing = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
@@ -71,7 +71,7 @@ class Api:
 
     async def _end(self, app: web.Application) -> None:
         self._closing.set()
-        await self._leaving.close()
+        await self._changes.close()
         for follower in self._followers:
             follower.lines.close()
 
@@ -104,19 +104,35 @@ class Api:
             known = " and ".join(_TO_ADD)
             raise RequestMalformed(f"there is no member {quote(min(unknown))}", hint=f"there are {known}")
         specs, follow = _specs(document), "follow" in document and truth(document, "follow")
-        follower = self._follow([spec.service for spec in specs]) if follow else None
+        services = [spec.service for spec in specs]
+        follower = self._follow(services) if follow else None
+        adding = self._start(self._agent.add(specs))
         try:
-            await self._agent.add(specs)
-        except BaseException:
+            await asyncio.wait({adding})
+            adding.result()
+        except BaseException as error:
             if follower is not None:
                 self._unfollow(follower)
+            if isinstance(error, asyncio.CancelledError):  # the client has gone
+                self._changes.start(self._take_back(adding, services))
             raise
         if follower is None:
             return web.json_response({"services": self._agent.status()["services"]}, status=201)
         try:
             return await self._send(request, follower, status=201)
         finally:
-            self._leaving.start(self._remove_quietly([spec.service for spec in specs]))
+            self._changes.start(self._remove_quietly(services))
+
+    def _start(self, change: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Cancelled half-way, it would leave this process and the server with different services."""
+        task = self._changes.start(change)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # maybe no one waits
+        return task
+
+    async def _take_back(self, adding: "asyncio.Task[None]", services: list[str]) -> None:
+        await asyncio.wait({adding})
+        if not adding.cancelled() and adding.exception() is None:
+            await self._remove_quietly(services)
 
     async def _remove_quietly(self, services: list[str]) -> None:
         """They may have been removed or taken over meanwhile."""
@@ -128,7 +144,9 @@ class Api:
 
     async def remove(self, request: web.Request) -> web.Response:
         """DELETE /v1/services/SERVICE"""
-        await self._agent.remove([request.match_info["service"]])
+        removing = self._start(self._agent.remove([request.match_info["service"]]))
+        await asyncio.wait({removing})
+        removing.result()
         return web.json_response({"services": self._agent.status()["services"]})
 
     # --- events

@@ -188,6 +188,50 @@ async def test_services_of_a_client_that_follows_them_go_with_it(tmp_path: Path)
         await eventually(lambda: "bar" not in str(where.registry.listing()))
 
 
+@pytest.mark.parametrize("more", [{}, {"follow": True}])
+async def test_services_are_not_left_by_a_client_that_leaves_before_they_are_up(
+    tmp_path: Path, more: dict[str, bool]
+) -> None:
+    async with site() as where, running(where, tmp_path, "foo=1") as it:
+        await leave_before_welcome(where, it, "POST", "/v1/services", {"services": ["bar=2"], **more})
+        await eventually(lambda: "bar" not in str(where.registry.listing()))
+        assert [each["service"] for each in (await ask(it, "GET", "/v1/services"))["services"]] == ["foo"]
+
+
+async def test_a_service_is_removed_even_if_the_client_leaves_before_the_server_knows(tmp_path: Path) -> None:
+    async with site() as where, running(where, tmp_path, "foo=1", "bar=2") as it:
+        await leave_before_welcome(where, it, "DELETE", "/v1/services/bar")
+        assert "bar" not in str(where.registry.listing())
+        assert [each["service"] for each in (await ask(it, "GET", "/v1/services"))["services"]] == ["foo"]
+        assert (await ask(it, "POST", "/v1/services", {"services": ["bar=3"]}))["services"][1]["added"]
+
+
+async def leave_before_welcome(
+    where: Site, it: Running, method: str, path: str, document: Any = None
+) -> None:
+    """Request a change, and close the connection before the server permits the new link; returns once the
+    agent has that link."""
+    asked, permitted = asyncio.Event(), asyncio.Event()
+    permit = where.tunnels.authenticate
+
+    async def wait(authorization: str, certificate: Any) -> Any:
+        asked.set()
+        await permitted.wait()
+        return await permit(authorization, certificate)
+
+    where.tunnels.authenticate = wait
+    (before,) = where.registry.registrations()
+    async with aiohttp.ClientSession(connector=connector(it)) as session:
+        change = session.request(method, base(it) + path, json=document, headers=token(it))
+        leaving = asyncio.get_running_loop().create_task(change.__aenter__())
+        await asked.wait()
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    await ask(it, "GET", "/v1")  # so it has noticed
+    permitted.set()
+    await eventually(lambda: before not in where.registry.registrations())
+
+
 async def test_stop_returns_once_the_agent_has_ended_and_all_learn_by_whom(tmp_path: Path) -> None:
     async with site() as where, up(settings(where.url, inspector=False), tmp_path) as task:
         (it,) = await eventually(lambda: all_running(tmp_path))
