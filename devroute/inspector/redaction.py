@@ -5,6 +5,7 @@ depth; `$.user.card` redacts one location in JSON; `-x-api-key` removes a name f
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -15,7 +16,8 @@ from devroute.inspector.body_redactor import BodyRedactor, redactor_of
 from devroute.inspector.capture import FIELD_NAME, REDACTED, REDACTED_QUERY, Body
 from devroute.inspector.json_path import JsonPath
 from devroute.inspector.masks import Masks
-from devroute.inspector.patterns import without_patterns
+from devroute.inspector.patterns import might_have_patterns, overwritten, without_patterns
+from devroute.inspector.protobuf import wire
 
 _REDACTED: Final = REDACTED.encode()
 _REDACTED_QUERY: Final = REDACTED_QUERY.encode()
@@ -25,10 +27,12 @@ _CLIENT_CERTIFICATE = re.compile(
     rb'(?i)\b(hash|cert|chain|subject|dns)=("(?:[^"\\\r\n]|\\.)*+"?|[^;,"\r\n]*+)'
 )
 #: What is recorded of a field, besides the index in BodyFields.
-_SECRET, _PLAIN, _CERTIFICATE = -1, -2, -3
+_SECRET, _PLAIN, _CERTIFICATE, _BINARY = -1, -2, -3, -4
 _CERTIFICATE_FIELD: Final = b"x-forwarded-client-cert"
 #: Bytes of the names of fields that are remembered, and of callers' certificates.
 _MAX_REMEMBERED: Final = 256 * 1024
+#: The end of the names of gRPC's binary metadata, which is in base64; repeated values are joined by commas.
+_BINARY_END: Final = b"-bin"
 _PARAMETER = re.compile(rb"(?<=[?&#])([^=&#?\s]++)=([^&#\s]*+)")
 
 
@@ -81,6 +85,10 @@ class Redaction:
             elif kind == _CERTIFICATE:
                 pieces += (raw[at:start], self._certificate(match[2]))
                 at = end
+            elif kind == _BINARY:
+                if _has_secret_inside(match[2]):
+                    pieces += (raw[at:start], _REDACTED)
+                    at = end
             elif end > start:
                 pieces += (raw[at:start], _REDACTED)
                 at = end
@@ -98,6 +106,8 @@ class Redaction:
         kind = _BODY_FIELDS.get(low, _SECRET if secret else _PLAIN)
         if low == _CERTIFICATE_FIELD and not secret:
             kind = _CERTIFICATE
+        elif kind == _PLAIN and low.endswith(_BINARY_END):
+            kind = _BINARY
         self._kinds.put(name, kind, len(name))
         return kind
 
@@ -129,8 +139,12 @@ class Redaction:
         for name, value in fields:
             if value and name in self.masks.names:
                 cleaned.append((name, REDACTED))
+                continue
+            raw = value.encode("utf-8", "surrogateescape")
+            if name.lower().endswith("-bin") and _has_secret_inside(raw):
+                cleaned.append((name, REDACTED))
             else:
-                raw = without_patterns(value.encode("utf-8", "surrogateescape"), _REDACTED)
+                raw = without_patterns(raw, _REDACTED)
                 cleaned.append((name, self._query(raw).decode("utf-8", "surrogateescape")))
         return cleaned
 
@@ -160,6 +174,22 @@ class Redaction:
         if text or data[:1] in (b"{", b"[") or data.isascii():
             return self.masks.json(data)
         return without_patterns(data, _REDACTED)
+
+
+def _has_secret_inside(value: bytes) -> bool:
+    """Whether the binary metadata in base64 holds a secret that has a form of its own."""
+    for each in value.split(b","):
+        each = each.strip().rstrip(b"=")
+        try:
+            raw = b64decode(each + b"=" * (-len(each) % 4))
+        except ValueError:
+            continue
+        # A text's length, which stands before it, may look like the start of a longer word.
+        if might_have_patterns(raw) and (
+            overwritten(raw) != raw or any(overwritten(raw[a:b]) != raw[a:b] for a, b in wire.texts(raw))
+        ):
+            return True
+    return False
 
 
 def redaction(rules: Iterable[str] = ()) -> Redaction:
