@@ -6,9 +6,9 @@ that have a form of their own. Time is linear in the body's size, however small 
 
 import re
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from devroute.inspector.capture import inflate
+from devroute.inspector.capture import Body, inflate_all
 from devroute.inspector.masks import Masks
 
 _LINE_TYPES: Final = frozenset((
@@ -30,6 +30,16 @@ _NO_TEXT: Final = bytes(4)
 _OVERLAP: Final = 3
 
 
+class Rest(NamedTuple):
+    """The end of a redacted body. `decoded`: its content-encoding was removed. `note`: why less was stored
+    than received. `truncated`: the body goes on."""
+
+    data: bytes
+    decoded: bool = False
+    note: str = ""
+    truncated: bool = False
+
+
 class BodyRedactor(Protocol):
     """Buffers a body until its fields can be redacted. `buffered`: the number of bytes."""
 
@@ -38,8 +48,18 @@ class BodyRedactor(Protocol):
     def feed(self, data: bytes) -> bytes:
         """The redacted bytes that can be stored now."""
 
-    def finish(self) -> tuple[bytes, bool, str]:
-        """The rest; whether its content-encoding was removed; a note if less is stored than received."""
+    def finish(self) -> Rest:
+        """The body is complete, or was cut."""
+
+
+def store_rest(body: Body, redactor: BodyRedactor, limit: int) -> int:
+    """Store what the redactor has buffered, up to `limit` bytes of the whole body; how many it stored."""
+    rest = redactor.finish()
+    kept = rest.data[: max(0, limit - len(body.data))]
+    body.data += kept
+    body.decoded, body.note = body.decoded or rest.decoded, body.note or rest.note
+    body.truncated = body.truncated or rest.truncated or len(kept) < len(rest.data)
+    return len(kept)
 
 
 def redactor_of(masks: Masks, content_type: bytes, coding: bytes, limit: int) -> BodyRedactor | None:
@@ -120,25 +140,25 @@ class WholeBodyRedactor:
     def _is_text_type(self) -> bool:
         return not self._media_type or _has(self._media_type, _TEXT_TYPES)
 
-    def finish(self) -> tuple[bytes, bool, str]:
+    def finish(self) -> Rest:
         if self._lines is not None:
             self.buffered = 0
             return self._lines.finish()
         data, self._data, self.buffered = bytes(self._data), bytearray(), 0
         if not self._coding or not data:
-            return self._redacted(data), False, ""
-        plain = inflate(data, self._limit) if self._coding in _INFLATABLE else None
-        if plain is None:
+            return Rest(self._redacted(data))
+        inflated = inflate_all(data, self._limit) if self._coding in _INFLATABLE else None
+        if inflated is None:
             coding = self._coding.decode("latin-1")
-            return (
-                b"",
-                False,
-                f"not stored: its content-encoding '{coding}' cannot be searched for fields to redact",
-            )
+            note = f"not stored: its content-encoding '{coding}' cannot be searched for fields to redact"
+            return Rest(b"", note=note)
+        plain, whole = inflated
         redacted = self._redacted(plain)
-        if redacted == plain and len(plain) < self._limit:
-            return data, False, ""
-        return redacted, True, "stored without its content-encoding, because fields in it were redacted"
+        if redacted == plain and whole:
+            return Rest(data)
+        why = "because fields in it were redacted" if redacted != plain else "since only a part was searched"
+        note = f"stored without its content-encoding, {why}"
+        return Rest(redacted, decoded=True, note=note, truncated=not whole)
 
     def _redacted(self, data: bytes) -> bytes:
         if self._media_type == b"application/x-www-form-urlencoded":
@@ -205,6 +225,6 @@ class LineRedactor:
         self.buffered = len(rest)
         return self._redact(document) if document else b""
 
-    def finish(self) -> tuple[bytes, bool, str]:
+    def finish(self) -> Rest:
         rest, self._rest, self.buffered = bytes(self._rest), bytearray(), 0
-        return self._redact(rest), False, ""
+        return Rest(self._redact(rest))

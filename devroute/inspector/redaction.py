@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from devroute.bounded_cache import BoundedCache
 from devroute.errors import ConfigInvalid
 from devroute.http.secret_names import is_secret_by_default
-from devroute.inspector.body_redactor import BodyRedactor, redactor_of
+from devroute.inspector.body_redactor import BodyRedactor, redactor_of, store_rest
 from devroute.inspector.capture import FIELD_NAME, REDACTED, REDACTED_QUERY, Body
 from devroute.inspector.json_path import JsonPath
 from devroute.inspector.masks import Masks
@@ -157,12 +157,11 @@ class Redaction:
         redactor = self.body_redactor(
             fields._replace(content_encoding=b"") if body.decoded else fields, limit
         )
-        if redactor is not None and data:
-            first = redactor.feed(data)
-            rest, decoded, note = redactor.finish()
-            body.decoded, body.note = body.decoded or decoded, body.note or note
-            data = first + rest
-        body.data = bytearray(data[:limit])
+        first = data if redactor is None else redactor.feed(data)
+        body.truncated = body.truncated or len(first) > limit
+        body.data = bytearray(first[:limit])
+        if redactor is not None:
+            store_rest(body, redactor, limit)
 
     def body_redactor(self, fields: BodyFields, limit: int) -> BodyRedactor | None:
         """The redactor for a body, None if the body has no fields to redact. `limit`: bytes that are

@@ -25,7 +25,7 @@ def sieved(body: bytes, kind: str, coding: str = "", *, pieces: int = 1, limit: 
     assert redactor is not None
     size = max(1, -(-len(body) // pieces))
     kept = b"".join(redactor.feed(body[at : at + size]) for at in range(0, len(body), size))
-    rest, decoded, _ = redactor.finish()
+    rest, decoded, *_ = redactor.finish()
     kept += rest
     return kept if decoded or not coding else inflate(kept, 1 << 20) or b""
 
@@ -196,7 +196,7 @@ def test_bodies_that_cannot_be_searched_are_not_stored() -> None:
     redactor = RULES.body_redactor(BodyFields(b"application/json", b"br"), 100)
     assert redactor is not None
     assert redactor.feed(b"\x1b\x0f\x00") == b""
-    data, _, note = redactor.finish()
+    data, _, note, _ = redactor.finish()
     assert data == b""
     assert "'br'" in note
 
