@@ -26,6 +26,8 @@ _INFLATABLE: Final = (b"gzip", b"x-gzip", b"deflate")
 _BLANK: Final = b" \t\r\n\0\xff\xfe\xef\xbb\xbf"
 #: Not in a text of any encoding.
 _NO_TEXT: Final = bytes(4)
+#: Bytes of a private key whose end is waited for.
+_MAX_KEY: Final = 8 * 1024
 #: The last bytes of what was received, in which a CR LF or the end of an event may have begun.
 _OVERLAP: Final = 3
 
@@ -195,8 +197,16 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
+def _open_key(document: bytes) -> int:
+    """Where a private key (PEM) begins whose end is still to come; the document's end if there is none."""
+    begun = document.rfind(b"-----BEGIN ")
+    if begun < 0 or len(document) - begun > _MAX_KEY or document.find(b"-----END ", begun) >= 0:
+        return len(document)
+    return begun
+
+
 class LineRedactor:
-    """Buffers one document at a time: a line, or an event of an event stream."""
+    """Buffers one document at a time: a line, an event of an event stream, or the lines of a private key."""
 
     __slots__ = ("_end", "_limit", "_redact", "_rest", "buffered")
 
@@ -221,6 +231,9 @@ class LineRedactor:
         if cut:
             document = bytes(rest) + data[:cut]
             rest.clear()
+            begun = _open_key(document)
+            rest += document[begun:]
+            document = document[:begun]
         rest += data[cut:]
         self.buffered = len(rest)
         return self._redact(document) if document else b""

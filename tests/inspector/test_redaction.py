@@ -242,6 +242,16 @@ def test_the_first_visible_byte_decides_however_late_it_arrives(kind: str) -> No
         assert SECRET.encode() not in sieved(body, kind, pieces=pieces)
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-pem-file", "text/event-stream"])
+def test_a_private_key_is_redacted_however_its_lines_are_cut(kind: str) -> None:
+    lines = f"{SECRET}\n\n" * 30
+    body = f"a: 1\n-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----\nb\n".encode()
+    for pieces in (1, 2, 5, 30, len(body)):
+        kept = sieved(body, kind, pieces=pieces)
+        assert SECRET.encode() not in kept
+        assert kept.endswith(b"-----END PRIVATE KEY-----\nb\n")
+
+
 def test_events_end_however_they_are_cut() -> None:
     body = b'data: 1\r\n\r\ndata: {"password":\r\ndata: "%b"}\r\n\r\ndata: 2\n\n' % SECRET.encode()
     whole = sieved(body, "text/event-stream")
