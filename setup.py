@@ -39,6 +39,7 @@ COMPILED = [
     "http.message",
     "http.spans",
     "http.trace_context",
+    "inspector.body_redactor",
     "inspector.patterns",
     "inspector.recorder",
     "inspector.redaction",

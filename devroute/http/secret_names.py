@@ -46,6 +46,8 @@ _KEYS = re.compile(
     b"(?:%b)[^a-z0-9]?keys?" % b"|".join(end[:-3].encode() for end in ENDS if end.endswith("key"))
 )
 
+#: The end of a name of gRPC's metadata whose value is binary: `x-auth-token-bin`.
+_BINARY: Final = "bin"
 _SEPARATORS = re.compile(r"[\W_]+")
 #: Bytes of the names that are remembered: they are few, but they come from strangers.
 _MAX_REMEMBERED: Final = 1024 * 1024
@@ -77,9 +79,12 @@ class SecretNames:
 
     def _is_secret(self, name: str) -> bool:
         squeezed = _squeezed(name)
-        if squeezed in self._added:
-            return True
-        return squeezed not in self._removed and is_secret_by_default(squeezed)
+        for each in (squeezed, squeezed.removesuffix(_BINARY)):
+            if each in self._added:
+                return True
+            if each in self._removed:
+                return False
+        return is_secret_by_default(squeezed)
 
 
 def _squeezed(name: str) -> str:
@@ -88,7 +93,7 @@ def _squeezed(name: str) -> str:
 
 
 def is_secret_by_default(name: str) -> bool:
-    plain = _squeezed(name).rstrip("0123456789")
+    plain = _squeezed(name).rstrip("0123456789").removesuffix(_BINARY).rstrip("0123456789")
     if plain in WHOLE or plain.removeprefix("x") in WHOLE or any(part in plain for part in PARTS):
         return True
     return plain.endswith(ENDS) and plain not in NOT_SECRET

@@ -271,11 +271,19 @@ def readable(body: Body, headers: Fields, limit: int, *, unchecked: bool = False
 def inflate(data: bytes, limit: int) -> bytes | None:
     """The first `limit` bytes of decompressed gzip, zlib or raw deflate; None for other data. Truncated data
     is not an error."""
+    found = inflate_all(data, limit)
+    return None if found is None else found[0]
+
+
+def inflate_all(data: bytes, limit: int) -> tuple[bytes, bool] | None:
+    """As `inflate`, and whether that is all that is in `data`."""
     for bits in (47, -15):
+        inflater = zlib.decompressobj(bits)
         try:
-            return zlib.decompressobj(bits).decompress(data, limit)
+            plain = inflater.decompress(data, limit + 1)
         except zlib.error:
             continue
+        return plain[:limit], len(plain) <= limit and not inflater.unused_data
     return None
 
 

@@ -78,7 +78,7 @@ def as_curl(capture: Capture, base_url: str, contract: str | None = None, proxy:
         parts.append(f"--request {quote(capture.method)}")
     lines = [" ".join((*parts, _with_secrets(base_url.rstrip("/") + capture.target, secrets)))]
     if contract is not None:
-        lines.append(f"-H {quote(f'X-devroute: {contract}')}")
+        lines.append("-H " + _with_secrets(f"X-devroute: {contract}", secrets))
     # Who listens at the local port of a service names it to the mesh.
     own_host = None if capture.direction == "out" else urlsplit(base_url).netloc
     lines += _headers(capture, own_host, secrets, through_mesh=contract is not None)

@@ -5,16 +5,19 @@ depth; `$.user.card` redacts one location in JSON; `-x-api-key` removes a name f
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Iterable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from devroute.bounded_cache import BoundedCache
 from devroute.errors import ConfigInvalid
 from devroute.http.secret_names import is_secret_by_default
-from devroute.inspector.capture import FIELD_NAME, REDACTED, REDACTED_QUERY, Body, inflate
+from devroute.inspector.body_redactor import BodyRedactor, redactor_of, store_rest
+from devroute.inspector.capture import FIELD_NAME, REDACTED, REDACTED_QUERY, Body
 from devroute.inspector.json_path import JsonPath
 from devroute.inspector.masks import Masks
-from devroute.inspector.patterns import without_patterns
+from devroute.inspector.patterns import might_have_patterns, overwritten, without_patterns
+from devroute.inspector.protobuf import wire
 
 _REDACTED: Final = REDACTED.encode()
 _REDACTED_QUERY: Final = REDACTED_QUERY.encode()
@@ -24,10 +27,12 @@ _CLIENT_CERTIFICATE = re.compile(
     rb'(?i)\b(hash|cert|chain|subject|dns)=("(?:[^"\\\r\n]|\\.)*+"?|[^;,"\r\n]*+)'
 )
 #: What is recorded of a field, besides the index in BodyFields.
-_SECRET, _PLAIN, _CERTIFICATE = -1, -2, -3
+_SECRET, _PLAIN, _CERTIFICATE, _BINARY = -1, -2, -3, -4
 _CERTIFICATE_FIELD: Final = b"x-forwarded-client-cert"
 #: Bytes of the names of fields that are remembered, and of callers' certificates.
 _MAX_REMEMBERED: Final = 256 * 1024
+#: The end of the names of gRPC's binary metadata, which is in base64; repeated values are joined by commas.
+_BINARY_END: Final = b"-bin"
 _PARAMETER = re.compile(rb"(?<=[?&#])([^=&#?\s]++)=([^&#\s]*+)")
 
 
@@ -47,18 +52,6 @@ _BODY_FIELDS: Final = {
     b"upgrade": 2,
     b"sec-websocket-extensions": 3,
 }
-
-
-class BodyRedactor(Protocol):
-    """Buffers a body until its fields can be redacted. `buffered`: the number of bytes."""
-
-    buffered: int
-
-    def feed(self, data: bytes) -> bytes:
-        """The redacted bytes that can be stored now."""
-
-    def finish(self) -> tuple[bytes, bool, str]:
-        """The rest; whether its content-encoding was removed; a note if less is stored than received."""
 
 
 class Redaction:
@@ -92,6 +85,10 @@ class Redaction:
             elif kind == _CERTIFICATE:
                 pieces += (raw[at:start], self._certificate(match[2]))
                 at = end
+            elif kind == _BINARY:
+                if _has_secret_inside(match[2]):
+                    pieces += (raw[at:start], _REDACTED)
+                    at = end
             elif end > start:
                 pieces += (raw[at:start], _REDACTED)
                 at = end
@@ -109,6 +106,8 @@ class Redaction:
         kind = _BODY_FIELDS.get(low, _SECRET if secret else _PLAIN)
         if low == _CERTIFICATE_FIELD and not secret:
             kind = _CERTIFICATE
+        elif kind == _PLAIN and low.endswith(_BINARY_END):
+            kind = _BINARY
         self._kinds.put(name, kind, len(name))
         return kind
 
@@ -140,8 +139,12 @@ class Redaction:
         for name, value in fields:
             if value and name in self.masks.names:
                 cleaned.append((name, REDACTED))
+                continue
+            raw = value.encode("utf-8", "surrogateescape")
+            if name.lower().endswith("-bin") and _has_secret_inside(raw):
+                cleaned.append((name, REDACTED))
             else:
-                raw = without_patterns(value.encode("utf-8", "surrogateescape"), _REDACTED)
+                raw = without_patterns(raw, _REDACTED)
                 cleaned.append((name, self._query(raw).decode("utf-8", "surrogateescape")))
         return cleaned
 
@@ -154,33 +157,16 @@ class Redaction:
         redactor = self.body_redactor(
             fields._replace(content_encoding=b"") if body.decoded else fields, limit
         )
-        if redactor is not None and data:
-            first = redactor.feed(data)
-            rest, decoded, note = redactor.finish()
-            body.decoded, body.note = body.decoded or decoded, body.note or note
-            data = first + rest
-        body.data = bytearray(data[:limit])
+        first = data if redactor is None else redactor.feed(data)
+        body.truncated = body.truncated or len(first) > limit
+        body.data = bytearray(first[:limit])
+        if redactor is not None:
+            store_rest(body, redactor, limit)
 
     def body_redactor(self, fields: BodyFields, limit: int) -> BodyRedactor | None:
         """The redactor for a body, None if the body has no fields to redact. `limit`: bytes that are
         stored."""
-        media_type = fields.content_type.partition(b";")[0].strip().lower()
-        coding = fields.content_encoding.strip().lower()
-        if media_type.startswith((b"application/grpc", b"image/", b"audio/", b"video/", b"font/")):
-            return None
-        if media_type == b"application/octet-stream":
-            return None
-        boundary = b""
-        if media_type.startswith(b"multipart/"):
-            found = re.search(rb'(?i)boundary=(?:"([^"]+)"|([^\s;]+))', fields.content_type)
-            boundary = (found[1] or found[2]) if found else b""
-        if coding in (b"", b"identity"):
-            if media_type == b"text/event-stream":
-                return LineRedactor(self.masks, b"\n\n", limit)
-            if media_type in _LINE_TYPES:
-                return LineRedactor(self.masks, b"\n", limit)
-            coding = b""
-        return WholeBodyRedactor(self.masks, media_type, boundary, coding, limit)
+        return redactor_of(self.masks, fields.content_type, fields.content_encoding, limit)
 
     def message(self, data: bytes, *, text: bool) -> bytes:
         """Redacts the JSON in a WebSocket message, which may have other text around it."""
@@ -189,122 +175,20 @@ class Redaction:
         return without_patterns(data, _REDACTED)
 
 
-_LINE_TYPES: Final = frozenset((
-    b"application/x-ndjson", b"application/ndjson", b"application/jsonl", b"application/x-jsonlines",
-    b"application/json-seq", b"application/stream+json",
-))  # fmt: skip
-_FIELD_TYPES: Final = (b"json", b"event-stream", b"xml", b"graphql", b"x-www-form-urlencoded")
-_TEXT_TYPES: Final = (b"", b"text/plain")
-
-
-class WholeBodyRedactor:
-    """Buffers a whole body up to `limit`: its fields are only known at its end."""
-
-    __slots__ = (
-        "_begun",
-        "_boundary",
-        "_coding",
-        "_data",
-        "_limit",
-        "_lines",
-        "_masks",
-        "_media_type",
-        "buffered",
-    )
-
-    def __init__(self, masks: Masks, media_type: bytes, boundary: bytes, coding: bytes, limit: int) -> None:
-        self._masks = masks
-        self._media_type = media_type
-        self._boundary = boundary
-        self._coding = coding
-        self._limit = limit
-        self._data = bytearray()
-        self._lines: LineRedactor | None = None
-        self._begun = False
-        self.buffered = 0
-
-    def feed(self, data: bytes) -> bytes:
-        if not self._begun:
-            self._begun = True
-            if not self._has_fields(data):
-                self._lines = LineRedactor(self._masks, b"\n", self._limit)
-        if self._lines is not None:
-            if self._media_type != b"text/plain":
-                return data
-            data = self._lines.feed(data)
-            self.buffered = self._lines.buffered
-            return data
-        self._data += data
-        self.buffered = len(self._data)
-        return b""
-
-    def _has_fields(self, data: bytes) -> bool:
-        """Whether the body's media type, or else its first bytes, are those of a format with fields."""
-        media_type = self._media_type
-        if self._boundary:
+def _has_secret_inside(value: bytes) -> bool:
+    """Whether the binary metadata in base64 holds a secret that has a form of its own."""
+    for each in value.split(b","):
+        each = each.strip().rstrip(b"=")
+        try:
+            raw = b64decode(each + b"=" * (-len(each) % 4))
+        except ValueError:
+            continue
+        # A text's length, which stands before it, may look like the start of a longer word.
+        if might_have_patterns(raw) and (
+            overwritten(raw) != raw or any(overwritten(raw[a:b]) != raw[a:b] for a, b in wire.texts(raw))
+        ):
             return True
-        for each in _FIELD_TYPES:  # any() costs five times as much
-            if media_type.find(each) >= 0:
-                return True
-        begins = data.lstrip(b" \t\r\n\0\xff\xfe\xef\xbb\xbf")[:1]
-        return media_type in _TEXT_TYPES and (bool(self._coding) or begins in (b"{", b"["))
-
-    def finish(self) -> tuple[bytes, bool, str]:
-        if self._lines is not None:
-            self.buffered = 0
-            return self._lines.finish()
-        data, self._data, self.buffered = bytes(self._data), bytearray(), 0
-        if not self._coding or not data:
-            return self._redacted(data), False, ""
-        plain = inflate(data, self._limit) if self._coding in (b"gzip", b"x-gzip", b"deflate") else None
-        if plain is None:
-            coding = self._coding.decode("latin-1")
-            return (
-                b"",
-                False,
-                f"not stored: its content-encoding '{coding}' cannot be searched for fields to redact",
-            )
-        redacted = self._redacted(plain)
-        if redacted == plain and len(plain) < self._limit:
-            return data, False, ""
-        return redacted, True, "stored without its content-encoding, because fields in it were redacted"
-
-    def _redacted(self, data: bytes) -> bytes:
-        if self._media_type == b"application/x-www-form-urlencoded":
-            return self._masks.form(data)
-        if self._boundary:
-            return self._masks.multipart(data, self._boundary)
-        if b"xml" in self._media_type:
-            return self._masks.xml(data)
-        return self._masks.json(data)
-
-
-class LineRedactor:
-    """Buffers one document at a time: a line, or an event of an event stream."""
-
-    __slots__ = ("_end", "_limit", "_masks", "_rest", "buffered")
-
-    def __init__(self, masks: Masks, end: bytes, limit: int) -> None:
-        self._masks = masks
-        self._end = end
-        self._limit = limit
-        self._rest = b""
-        self.buffered = 0
-
-    def feed(self, data: bytes) -> bytes:
-        data = self._rest + data
-        if self._end == b"\n\n" and b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        cut = data.rfind(self._end) + len(self._end)
-        if cut < len(self._end):
-            cut = len(data) if len(data) >= self._limit else 0
-        self._rest = data[cut:]
-        self.buffered = len(self._rest)
-        return self._masks.json(data[:cut]) if cut else b""
-
-    def finish(self) -> tuple[bytes, bool, str]:
-        rest, self._rest, self.buffered = self._rest, b"", 0
-        return self._masks.json(rest), False, ""
+    return False
 
 
 def redaction(rules: Iterable[str] = ()) -> Redaction:

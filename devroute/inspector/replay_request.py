@@ -78,8 +78,11 @@ def check_body(capture: Capture) -> None:
     """Raises NotReplayable if the request's body is not complete."""
     body = capture.request_body
     if body.truncated:
+        part = f"the first {len(body.data)} of its body's {body.size} bytes"
+        if body.decoded or len(body.data) >= body.size:  # it was inflated, or redaction made it longer
+            part = "the first bytes of its body"
         raise NotReplayable(
-            f"only the first {len(body.data)} of its body's {body.size} bytes were stored",
+            f"only {part} were stored",
             hint="write another body, or store more with inspector_body_mb",
         )
     if body.note and not body.data:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.inspector.body_redactor import store_rest
 from devroute.inspector.capture import Body, Capture, CapturedHead, Direction, Message, as_text
 from devroute.inspector.redaction import BodyFields, Redaction, redaction
 from devroute.inspector.subscriptions import Callback, Defer, Subscriptions
@@ -195,7 +196,8 @@ class CaptureStore:
         redactor = body.redactor
         body.size += len(data)
         if not body.truncated and not body.complete:
-            room = self.max_body - len(body.data) - (0 if redactor is None else redactor.buffered)
+            buffered = 0 if redactor is None else redactor.buffered
+            room = max(0, self.max_body - len(body.data) - buffered)
             if len(data) > room:
                 data = data[:room]
                 body.truncated = True
@@ -203,10 +205,12 @@ class CaptureStore:
                 body.data += data
                 self._grow(capture, len(data))
             elif data:
-                before = redactor.buffered
                 redacted = redactor.feed(data)
+                if len(redacted) > self.max_body - len(body.data):  # redaction can make a text longer
+                    redacted = redacted[: self.max_body - len(body.data)]
+                    body.truncated = True
                 body.data += redacted
-                self._grow(capture, len(redacted) + redactor.buffered - before)
+                self._grow(capture, len(redacted) + redactor.buffered - buffered)
         if self.subscriptions.callbacks:
             self.subscriptions.notify("data", capture, {"side": side, "size": body.size})
 
@@ -289,10 +293,7 @@ class CaptureStore:
         if redactor is None or not capture.stored:
             return
         buffered = redactor.buffered
-        rest, body.decoded, note = redactor.finish()
-        body.data += rest[: self.max_body - len(body.data)]
-        body.note = body.note or note
-        self._grow(capture, len(rest) - buffered)
+        self._grow(capture, store_rest(body, redactor, self.max_body) - buffered)
 
     def resize(self, capture: Capture, grown: int) -> None:
         """The stored parts of a capture have grown by so many bytes."""

@@ -192,6 +192,13 @@ def test_what_was_redacted_is_a_variable_that_has_to_be_set(folder: Path) -> Non
         assert data_of(arguments, piped) == REDACTED_BODY.replace(b"[redacted]", b'a $b "c')
 
 
+def test_a_redacted_contract_is_a_variable_too() -> None:
+    made = capture(**{"x-devroute": "[redacted]"})
+    command, secrets = curl.as_curl(made, "http://shop", "[redacted]")
+    assert command == """curl http://shop/ \\\n  -H 'X-devroute: '"${SECRET_X_DEVROUTE:?was redacted}\""""
+    assert secrets == ["SECRET_X_DEVROUTE"]
+
+
 def test_through_the_mesh_it_has_the_contract_and_nothing_of_the_first_way() -> None:
     made = capture(
         "GET",

@@ -95,6 +95,8 @@ class App:
                 return web.Response(
                     body=body, content_type="application/json", headers={"content-encoding": "gzip"}
                 )
+            case "/lines":
+                return web.Response(text="x\r\ny\r\n")
             case "/missing":
                 return web.json_response({"detail": "the needle in a haystack"}, status=404)
             case "/broken":
@@ -534,6 +536,48 @@ async def test_a_rule_of_the_page_holds_a_request_that_is_edited_and_is_off_with
     await browser.press("l")
     await browser.click("#rules-on")
     await browser.shows(".rule-list", "All rules are on")
+    await browser.click(".rule-list button", "Delete")
+    await browser.shows(".rule-list", "No rules")
+    await browser.press("Esc")
+
+
+async def test_line_breaks_of_bodies_pass_the_forms_unchanged(scene: Scene) -> None:
+    browser = scene.browser
+    rule = {"path": "/lines", "break": "request"}
+    post = (
+        "{method: 'POST', headers: {'content-type': 'application/json'}, body: JSON.stringify(arguments[0])}"
+    )
+    await browser.js(f"return fetch('/api/rules', {post}).then((r) => r.ok)", rule)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(scene.send("/lines", "POST", data=b"a\r\nb"))
+        await browser.until("document.title.startsWith('(1 held)')")
+        await browser.press("b")
+        await browser.until("document.querySelector('#held-body')?.value === 'a\\nb'")
+        await browser.click("#held-continue")
+    assert scene.app.seen[-1][3] == b"a\r\nb"
+    await browser.until("document.querySelector('#held').hidden")
+    await browser.press("l")
+    await browser.click(".rule-list button", "Delete")
+    await browser.shows(".rule-list", "No rules")
+    await browser.press("Esc")
+
+    await scene.rows(1)
+    await browser.click(ROW)
+    for count, (edit, sent) in enumerate((("", b"a\r\nb"), ("a\nb\nc", b"a\r\nb\r\nc")), 2):
+        await browser.click(".frame .actions button", "Edit and replay")
+        await browser.until("document.querySelector('#edit-body')?.value === 'a\\nb'")
+        if edit:
+            await browser.js("document.getElementById('edit-body').value = arguments[0]", edit)
+        await browser.click("dialog button", "Send")
+        await scene.rows(count)
+        assert scene.app.seen[-1][3] == sent
+
+    await browser.press("m")
+    await browser.until("document.querySelector('#rule-body')?.value === 'x\\ny\\n'")
+    await browser.click("#rule-save")
+    await browser.shows(".rule-list", "/lines")
+    async with scene.session.post(scene.proxy_url("/lines")) as response:
+        assert await response.read() == b"x\r\ny\r\n"
     await browser.click(".rule-list button", "Delete")
     await browser.shows(".rule-list", "No rules")
     await browser.press("Esc")

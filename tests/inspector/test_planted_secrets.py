@@ -114,6 +114,22 @@ BODIES = (
      '--B\r\nContent-Type: application/json\r\n\r\n{"idToken": "%s"}\r\n--B--', "utf-8"),
     ("text/xml", "<s:Envelope><wsse:Password Type='x'>%s</wsse:Password></s:Envelope>", "utf-8"),
     ("application/soap+xml", '<login clientSecret="%s"/>', "utf-8"),
+    ("text/html", '<script>{"accessToken": "' + JWT + '"}</script>', "utf-8"),
+    ("text/html; charset=utf-8",
+     "<script>\nwindow.state = {\"user\": {\"sessionToken\": '', \"apiKey\": \"%s\"}}</script>", "utf-8"),
+    ("text/html", '{"password": "%s"}', "utf-8"),
+    ("application/javascript", 'fetch("/", {headers: {"authorization": "Bearer %s"}})', "utf-8"),
+    ("text/javascript", 'const dsn = "postgres://ann:%s@db/shop"', "utf-8"),
+    ("text/csv", f"user,token\nann,{JWT}\n", "utf-8"),
+    ("text/markdown", "# How\n\npassword: %s\n", "utf-8"),
+    ("application/yaml", "database:\n  password: %s\n", "utf-8"),
+    ("application/octet-stream", '{"password": "%s"}', "utf-8"),
+    ("application/octet-stream", f"\1\u00ff\0 {JWT} \2", "latin-1"),
+    ("application/x-unheard-of", "password=%s\n", "utf-8"),
+    ("image/svg+xml", "<svg><token>%s</token></svg>", "utf-8"),
+    ("", '\n      \n {"password": "%s"}', "utf-8"),
+    ("", "token = %s", "utf-8"),
+    ("text/plain", '       \n\t     {"pin": [1,\n{"user": 1,\n"secret":\n["%s"]}]}', "utf-8"),
 )  # fmt: skip
 
 #: Messages of a WebSocket.

@@ -25,7 +25,7 @@ def sieved(body: bytes, kind: str, coding: str = "", *, pieces: int = 1, limit: 
     assert redactor is not None
     size = max(1, -(-len(body) // pieces))
     kept = b"".join(redactor.feed(body[at : at + size]) for at in range(0, len(body), size))
-    rest, decoded, _ = redactor.finish()
+    rest, decoded, *_ = redactor.finish()
     kept += rest
     return kept if decoded or not coding else inflate(kept, 1 << 20) or b""
 
@@ -196,7 +196,7 @@ def test_bodies_that_cannot_be_searched_are_not_stored() -> None:
     redactor = RULES.body_redactor(BodyFields(b"application/json", b"br"), 100)
     assert redactor is not None
     assert redactor.feed(b"\x1b\x0f\x00") == b""
-    data, _, note = redactor.finish()
+    data, _, note, _ = redactor.finish()
     assert data == b""
     assert "'br'" in note
 
@@ -206,12 +206,69 @@ def test_a_decompression_bomb_is_inflated_to_the_body_limit_only() -> None:
     assert len(sieved(body, "application/json", "gzip", limit=50_000)) <= 50_000
 
 
-def test_binary_bodies_and_html_are_not_buffered() -> None:
-    for kind in ("image/png", "application/grpc", "application/octet-stream"):
+def test_media_are_not_buffered() -> None:
+    for kind in ("image/png", "application/grpc", "video/mp4"):
         assert RULES.body_redactor(BodyFields(kind.encode()), 100) is None
-    redactor = RULES.body_redactor(BodyFields(b"text/html"), 100)
+
+
+@pytest.mark.parametrize("kind", [b"text/html", b"text/css", b"text/javascript", b"application/pdf", b""])
+def test_of_bodies_without_fields_at_most_a_line_is_buffered(kind: bytes) -> None:
+    redactor = RULES.body_redactor(BodyFields(kind), 100)
     assert redactor is not None
-    assert redactor.feed(b"<html>") == b"<html>"
+    assert redactor.feed(b"\n\n <a>\n\xff\0\n<b>") == b"\n\n <a>\n\xff\0\n"
+    assert redactor.buffered == 3
+    assert redactor.feed(b"b" * 97) == b"<b>" + b"b" * 97
+    assert redactor.buffered == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("text/html", b'<input type="password" name="password"> pin: 1, <b title="%">a: [b</b>'),
+        ("text/css", b"[type=password]:focus { color: red } a:hover{}"),
+        ("application/javascript", b"if (token) { f(token ? a : b, {token: e.token}) }"),
+        ("application/octet-stream", bytes(range(256)) * 2),
+        ("application/x-unheard-of", "\0password=\u00e4".encode("utf-16")),
+    ],
+)
+def test_source_texts_and_binary_data_stay_as_they_are(kind: str, text: bytes) -> None:
+    assert sieved(text, kind, pieces=9) == text
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/json", "application/octet-stream"])
+def test_the_first_visible_byte_decides_however_late_it_arrives(kind: str) -> None:
+    body = b"\r\n" * 50 + b'\t{"password":\n"%b"}' % SECRET.encode()
+    for pieces in (1, 2, 7, len(body)):
+        assert SECRET.encode() not in sieved(body, kind, pieces=pieces)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-pem-file", "text/event-stream"])
+def test_a_private_key_is_redacted_however_its_lines_are_cut(kind: str) -> None:
+    lines = f"{SECRET}\n\n" * 30
+    body = f"a: 1\n-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----\nb\n".encode()
+    for pieces in (1, 2, 5, 30, len(body)):
+        kept = sieved(body, kind, pieces=pieces)
+        assert SECRET.encode() not in kept
+        assert kept.endswith(b"-----END PRIVATE KEY-----\nb\n")
+
+
+def test_events_end_however_they_are_cut() -> None:
+    body = b'data: 1\r\n\r\ndata: {"password":\r\ndata: "%b"}\r\n\r\ndata: 2\n\n' % SECRET.encode()
+    whole = sieved(body, "text/event-stream")
+    assert SECRET.encode() not in whole
+    for pieces in range(2, len(body) + 1):
+        assert sieved(body, "text/event-stream", pieces=pieces) == whole
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "text/html", "text/event-stream", "application/pdf"])
+def test_a_long_line_in_small_chunks_takes_linear_time(kind: str) -> None:
+    redactor = RULES.body_redactor(BodyFields(kind.encode()), 1 << 30)
+    assert redactor is not None
+    before = process_time()
+    for _ in range(400_000):
+        assert redactor.feed(b"abc") == b""
+    assert process_time() - before < 5  # quadratic: minutes
+    assert redactor.buffered == 1_200_000
 
 
 HOSTILE = {
@@ -235,6 +292,10 @@ HOSTILE = {
     "attributes": (b' token="' * 100_000, "text/xml"),
     "UTF-16": (('{"password": ' * 50_000).encode("utf-16"), "application/json"),
     "parameters": (b"secret=1&a=%7B" + b"%7B" * 300_000, "application/x-www-form-urlencoded"),
+    "scripts": (b'{token:"' * 150_000, "text/javascript"),
+    "pages": (b'"token": ' * 120_000, "text/html"),
+    "spaces": (b'"token"' + b" " * 1_000_000, "text/html"),
+    "binary": (b'\0token:\\"' * 100_000, "application/octet-stream"),
     "names of parts": (b'--X\r\npassword name="' * 50_000 + b"\r\n\r\n", "multipart/form-data; boundary=X"),
 }
 

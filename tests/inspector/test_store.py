@@ -1,14 +1,18 @@
 """Captures stay within their bounds, and subscribers are notified in order."""
 
+import gzip
+import json
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devroute.errors import NotReplayable
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import Framing, RequestHead
 from devroute.inspector.capture import Capture, Message
+from devroute.inspector.replay_request import replay_request
 from devroute.inspector.store import MAX_EXCHANGES, MAX_MESSAGES, CaptureStore
 from devroute.inspector.views import as_detail, as_summary
 
@@ -74,6 +78,54 @@ def test_a_body_is_stored_up_to_the_limit_and_counted_beyond() -> None:
         store.complete_request(capture, 1)
         body = capture.request_body
         assert (bytes(body.data), body.size, body.truncated) == (b"[1234,[123", 24, True)
+
+
+INFLATED = json.dumps([{"id": each, "name": f"n{each * 7919}"} for each in range(40_000)]).encode()
+
+
+def compressed(body: bytes, kind: str = "application/json", max_body: int = 1 << 20) -> tuple[Any, Capture]:
+    store = CaptureStore(max_body=max_body)
+    fields = f"content-type: {kind}\r\ncontent-encoding: gzip\r\n"
+    capture = store.begin("foo", request(fields=fields), 1000.0, 1.0)
+    store.receive(capture, body, "request")
+    store.complete_request(capture, 1.5)
+    return store, capture
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/html", "application/octet-stream"])
+def test_a_body_that_inflates_beyond_the_limit_counts_as_cut(kind: str) -> None:
+    whole = gzip.compress(INFLATED)
+    assert len(whole) < 1 << 20 < len(INFLATED)
+    store, capture = compressed(whole, kind)
+    body = capture.request_body
+    assert (bytes(body.data), body.decoded, body.truncated) == (INFLATED[: 1 << 20], True, True)
+    assert "redacted" not in body.note
+    with pytest.raises(NotReplayable, match="first bytes of its body"):
+        replay_request(capture, {})
+    assert store.total == capture.stored_bytes
+    fits = compressed(whole, kind, len(INFLATED))[1].request_body
+    assert (bytes(fits.data), fits.decoded, fits.truncated) == (whole, False, False)
+
+
+def test_data_after_the_end_of_a_compressed_body_is_not_stored_unsearched() -> None:
+    secret = gzip.compress(b'{"password": "hunter2"}')
+    body = compressed(gzip.compress(b'{"a": 1}') + secret)[1].request_body
+    assert (bytes(body.data), body.decoded, body.truncated) == (b'{"a": 1}', True, True)
+
+
+def test_a_body_that_redaction_makes_longer_than_the_limit_counts_as_cut() -> None:
+    text = b'{"pin":"","password":"1","token":"2"}'
+    for fields in ("", "content-type: application/x-ndjson\r\n"):
+        store = CaptureStore(max_body=len(text) + 1)
+        capture = store.begin("foo", request(fields=fields), 1000.0, 1.0)
+        for data in (text + b"\n", text, b""):
+            store.receive(capture, data, "request")
+        store.complete_request(capture, 1.5)
+        body = capture.request_body
+        assert (len(body.data), body.truncated) == (len(text) + 1, True)
+        assert store.total == capture.stored_bytes
+        with pytest.raises(NotReplayable):
+            replay_request(capture, {})
 
 
 def test_secrets_are_redacted_before_subscribers_are_notified() -> None:

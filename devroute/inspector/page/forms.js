@@ -13,6 +13,13 @@ export const input = (id, value, attributes = {}) =>
 export const area = (id, value, rows, attributes = {}) =>
   h("textarea", { id, rows, spellcheck: "false", value: value ?? "", ...attributes });
 
+// What an area says whose text was `text`. It has LF for each line break: an unedited text stays as it was, and an
+// edited one gets back the CR LF of a text that had no others.
+export function written({ value }, text) {
+  if (value === text.replace(/\r\n?/g, "\n")) return text;
+  return text.includes("\r\n") && !/[\r\n]/.test(text.replaceAll("\r\n", "")) ? value.replaceAll("\n", "\r\n") : value;
+}
+
 export const select = (id, options, value) =>
   h("select", { id }, options.map(([name, words]) => h("option", { value: name, selected: name === value }, words)));
 

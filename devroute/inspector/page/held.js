@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { byId, dialog, guarded, h, notice } from "./dom.js";
 import { clock, plural, size } from "./format.js";
-import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting, trying } from "./forms.js";
+import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting, trying, written } from "./forms.js";
 
 let held = [];
 let shown = "";
@@ -103,7 +103,8 @@ const edit = guarded(async (message) => {
     if (!response && first.value.trim() !== detail.method) edits.method = first.value.trim();
     if (!response && target.value.trim() !== detail.target) edits.target = target.value.trim();
     if (headers.value !== before) edits.headers = parseHeaders(headers.value);
-    if (!body.disabled && body.value !== (detail.body ?? "")) edits.body = body.value;
+    const now = written(body, detail.body ?? "");
+    if (!body.disabled && now !== (detail.body ?? "")) edits.body = now;
     await send("continue", edits);
   });
 });

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { asText } from "./body.js";
 import { dialog, guarded, h, notice } from "./dom.js";
 import { size } from "./format.js";
-import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting } from "./forms.js";
+import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, submitting, written } from "./forms.js";
 import { outgoing } from "./words.js";
 
 // Headers that devroute derives from the body.
@@ -28,7 +28,8 @@ export async function openEdit(id, send) {
   ], [h("span", { class: "push facts" }, outgoing(exchange) ? `Sent to ${exchange.service} in the mesh.` : `Sent to the app of ${exchange.service} on this laptop, not through the mesh.`), h("button", { type: "button", onclick: () => close() }, "Cancel"), h("button", { class: "primary" }, "Send")], true);
   submitting(form, trouble, async () => {
     const edits = { method: method.value.trim(), target: target.value.trim(), headers: parseHeaders(headers.value) };
-    if (!body.disabled && body.value !== text) edits[editable.edit] = body.value;
+    const now = written(body, text ?? "");
+    if (!body.disabled && now !== text) edits[editable.edit] = now;
     await send(id, edits);
     close();
   });

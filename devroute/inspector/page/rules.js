@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { byId, copy, dialog, guarded, h, notice, setText } from "./dom.js";
 import { plural } from "./format.js";
-import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, select, submitting } from "./forms.js";
+import { area, headerLines, input, labelled, methods, parseHeaders, problemLine, select, submitting, written } from "./forms.js";
 
 let state = { on: true, rules: [] };
 let places = []; // the services that a rule can be of: "in b", "out c.shop:80", and words
@@ -153,7 +153,7 @@ function read(fields, respond, { json, kept }) {
     rule.respond = { status: Number(value("status")), headers: parseHeaders(value("headers")) };
     if (respond.trailers) rule.respond.trailers = respond.trailers;
     if (kept) Object.assign(rule.respond, respond.body_file ? { body_file: respond.body_file } : { body_base64: respond.body_base64 });
-    else if (fields.body.value) rule.respond.body = fields.body.value;
+    else if (fields.body.value) rule.respond.body = written(fields.body, typeof respond.body === "string" ? respond.body : "");
     if (json && !rule.respond.headers.some(([name]) => name.toLowerCase() === "content-type")) rule.respond.headers.push(["content-type", "application/json"]);
   }
   return rule;

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,33 @@ def test_secrets_are_removed_wherever_a_message_has_them() -> None:
     assert capture.messages[0].redacted == ("$.stock.api_key", "$.pin_code")
     assert is_clean(capture)
     assert cleaned(capture) == 0
+
+
+def test_secrets_in_binary_metadata_leave_the_store_neither_as_text_nor_as_base64() -> None:
+    status = b"\x08\x10\x12\x04gone\x1a\x60" + f"\n\x01x\x12[Bearer {JWT}".encode()
+    values = (status, b"\x0a1" + JWT.encode(), b"s3cret", b"\x00harmless")
+    coded = [b64encode(each).decode() for each in values]
+    details, more, token, harmless = (each.rstrip("=") for each in coded)
+    fields = [
+        ("grpc-status-details-bin", details),
+        ("X-Debug-Bin", f"{harmless}, {more}"),
+        ("x-auth-token-bin", token),
+        ("card-bin", token),
+        ("x-plain-bin", harmless),
+        ("x-odd-bin", "a"),
+    ]
+    raw = "".join(f"\n{name}: {value}\r" for name, value in fields).encode()
+    assert len(JWT) == ord("1")
+    redact = redaction(["card"])
+    safe = dict(redact.fields(fields))
+    head = redact.head(raw + b"\n")[0].decode()
+    assert redact.head(raw + b"\n")[0].decode() == "".join(f"\n{k}: {v}\r" for k, v in safe.items()) + "\n"
+    for each in (details, more, token):
+        assert each not in head
+    assert (safe["x-plain-bin"], safe["x-odd-bin"]) == (harmless, "a")
+    assert [name for name, value in safe.items() if value == "[redacted]"] == [name for name, _ in fields[:4]]
+    kept = redaction(["-x-auth-token"]).fields(fields)
+    assert ("x-auth-token-bin", token) in kept
 
 
 def test_rules_of_the_user_hold_for_names_and_paths() -> None:
