@@ -5,12 +5,17 @@ import asyncio
 from hpack import Encoder
 from hyperframe.frame import DataFrame, HeadersFrame, PingFrame, SettingsFrame
 
+from devroute.downstream.context import Timeouts
+from devroute.downstream.http2 import Http2ServerConnection
+from devroute.downstream.listener import Listener
 from devroute.http.aio.connection import WRITE_HIGH_BYTES
 from devroute.http.aio.http2_connection import Http2Connection
 from devroute.http.http2.flood_guard import CONTROL_PER_FRAME, UNREAD_CONTROL
-from devroute.http.http2.headers import Fields
-from devroute.http.http2.protocol import PREFACE, Http2Protocol
+from devroute.http.http2.protocol import PREFACE
+from devroute.routing.route import Route
 from tests.support.eventually import eventually
+from tests.support.h2_peer import fields
+from tests.support.loopback import App
 
 
 class Unread(asyncio.Transport):
@@ -44,16 +49,21 @@ class Unread(asyncio.Transport):
         self.closed = True
 
 
-class Server(Http2Connection):
-    def stream_opened(self, number: int, fields: Fields, *, ended: bool) -> None: ...
+def server() -> Http2ServerConnection:
+    """Whose app never responds."""
+    loop, route = asyncio.get_running_loop(), Route(App(), "foo", "alice", "laptop", "")
+    timeouts = Timeouts(head=60, body=60, first_byte=60, idle=60, keep_alive=60, total=1000)
+    return Http2ServerConnection(
+        Listener(lambda request: route, timeouts, lambda done: None, loop.time()), loop
+    )
 
 
 async def test_replies_to_control_frames_that_the_peer_does_not_read_are_bounded() -> None:
     """Each DATA frame earns the peer some, so that these are no flood."""
-    connection = Server(Http2Protocol(client=False), asyncio.get_running_loop())
+    connection = server()
     transport = Unread(connection)
     connection.connection_made(transport)
-    head = HeadersFrame(1, data=Encoder().encode([(b":method", b"POST")]), flags=["END_HEADERS"]).serialize()
+    head = HeadersFrame(1, data=Encoder().encode(fields()), flags=["END_HEADERS"]).serialize()
     connection.received(PREFACE + SettingsFrame().serialize() + head)
     pings = PingFrame(opaque_data=b"12345678").serialize() * CONTROL_PER_FRAME
     for _ in range(2 * UNREAD_CONTROL // (CONTROL_PER_FRAME * 100)):
