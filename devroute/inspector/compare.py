@@ -16,7 +16,7 @@ from devroute.errors import ConfigInvalid
 from devroute.headers import PREFIX
 from devroute.inspector.capture import REDACTED, Body, Capture, Fields, readable, text_of
 from devroute.inspector.json_diff import MISSING, DiffTooLarge, JsonDiff, parse_json
-from devroute.inspector.json_path import JsonPath, Location, format_path
+from devroute.inspector.json_path import JsonPath, Location, PathMatcher, format_path
 
 #: Differences that are listed.
 MAX_DIFFERENCES: Final = 100
@@ -95,9 +95,6 @@ class IgnoreRules:
                     hint="write $.timestamp, $..id, or x-header",
                 )
         return cls(frozenset(headers), tuple(paths))
-
-    def ignores(self, location: Location) -> bool:
-        return any(path.matches(location) for path in self.paths)
 
 
 IGNORE_NOTHING: Final = IgnoreRules()
@@ -214,7 +211,7 @@ def _bodies(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> It
         documents = parse_json(a), parse_json(b)
         if documents[0] is not MISSING and documents[1] is not MISSING:
             try:
-                found_in = JsonDiff(rules.ignores).values(documents[0], documents[1], ())
+                found_in = JsonDiff(PathMatcher(rules.paths).matches).values(documents[0], documents[1], ())
                 found = [_difference(*each) for each in islice(found_in, MAX_DIFFERENCES + 1)]
             except (RecursionError, DiffTooLarge):
                 found = [Difference("body", _digest(a, False), _digest(b, False))]
