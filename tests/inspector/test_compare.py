@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from collections.abc import Callable
 from time import thread_time
 from typing import Any
 
@@ -91,6 +92,26 @@ def test_the_alignment_of_lines_is_bounded() -> None:
     assert [d.where for d in differences(ResponseParts(200, [], left), ResponseParts(200, [], right))] == [
         "body from line 1 on"
     ]
+
+
+def lines(salt: str, other: Callable[[int], str]) -> ResponseParts:
+    return ResponseParts(200, [], "\n".join(f"{salt}{n}" if n % 2 else other(n) for n in range(400)).encode())
+
+
+def test_lines_that_repeat_are_not_aligned_for_long() -> None:
+    left, right = (lines(salt, lambda _: "x") for salt in "ab")
+    taken = []
+    for _ in range(3):
+        before = thread_time()
+        found = differences(left, right)
+        taken.append(thread_time() - before)
+    assert min(taken) < 0.1
+    assert [each.where for each in found] == ["body from line 2 on"]
+
+
+def test_long_texts_that_repeat_little_are_aligned() -> None:
+    left, right = (lines(salt, lambda n: "</p>" if n % 20 == 0 else f"same {n}") for salt in "ab")
+    assert differences(left, right)[:2] == [("body line 2", "a1", "b1"), ("body line 4", "a3", "b3")]
 
 
 def test_binary_is_compared_as_a_whole() -> None:
