@@ -77,6 +77,7 @@ class LinkMonitor:
         """While a laptop sleeps, its monotonic clock stops, or it runs on and this call comes late: either
         way one of the clocks has advanced by more than the delay."""
         now_wall, now_steady = self._wall_clock(), self._loop.time()
+        self._timer = self._loop.call_later(WATCH_SECONDS, self._tick, now_wall, now_steady)
         slept = max(now_wall - wall, now_steady - steady) - WATCH_SECONDS
         if slept > SLEPT_SECONDS:
             self.woken.set()
@@ -90,7 +91,6 @@ class LinkMonitor:
         self._ticks += 1
         if self._ticks % ROUND_TRIP_TICKS == 1 and (links := self._welcomed()):
             links[0].heartbeat.ping().add_done_callback(self._show_round_trip)
-        self._timer = self._loop.call_later(WATCH_SECONDS, self._tick, now_wall, now_steady)
 
     def _show_round_trip(self, asked: asyncio.Future[None]) -> None:
         if links := self._welcomed():

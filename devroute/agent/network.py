@@ -19,7 +19,8 @@ _READ_BYTES: Final = 64 * 1024
 
 def source_address(peer: tuple[str, int]) -> str | None:
     """The local address from which the system would now send to the peer (an IP address and port), None
-    without a route. Connecting a UDP socket only looks up the route."""
+    without a route. Connecting a UDP socket only looks up the route. Raises OSError if there is no file
+    descriptor for it."""
     with _udp_socket(peer[0]) as probe, contextlib.suppress(OSError):
         probe.connect(peer)
         return str(probe.getsockname()[0])
@@ -27,8 +28,13 @@ def source_address(peer: tuple[str, int]) -> str | None:
 
 
 def is_local_address(address: str) -> bool:
-    """Whether an interface of this machine has this address."""
-    with _udp_socket(address) as probe, contextlib.suppress(OSError):
+    """Whether an interface of this machine has this address; True, too, if there is no file descriptor to
+    find that out."""
+    try:
+        probe = _udp_socket(address)
+    except OSError:
+        return True
+    with probe, contextlib.suppress(OSError):
         probe.bind((address, 0))
         return True
     return False
@@ -53,11 +59,15 @@ class Network:
     def follow(self, peer: tuple[str, int]) -> None:
         """Watch the route to this peer from now on."""
         self._peer = peer
-        self._source = source_address(peer)
+        with contextlib.suppress(OSError):
+            self._source = source_address(peer)
 
     def check(self) -> bool:
-        """Whether the source address has changed."""
-        source = source_address(self._peer) if self._peer is not None else None
+        """Whether the source address has changed; False if that cannot be found out now."""
+        try:
+            source = source_address(self._peer) if self._peer is not None else None
+        except OSError:
+            return False
         if source == self._source:
             return False
         before, self._source = self._source, source

@@ -49,7 +49,7 @@ def new_group(*, windows: bool = WINDOWS) -> ProcessGroup:
 
 def _on_a_terminal() -> bool:
     """Whether devroute reads a terminal, and is in its foreground."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, and then None
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     return False
 
@@ -108,14 +108,16 @@ class PosixGroup:
 
 
 def running_processes() -> list[RunningProcess]:
-    """All processes that have not ended; those that only wait for their parent's attention have."""
+    """All processes that have not ended; those that only wait for their parent's attention have. Without
+    /proc, `ps` lists them, which is none of them."""
     if PROC.joinpath("self", "stat").exists():
         return [found for entry in PROC.iterdir() if (found := _in_proc(entry)) is not None]
-    listed = subprocess.run(
-        ("ps", "-A", "-o", "pid=,ppid=,pgid=,stat="), capture_output=True, text=True, check=False
-    ).stdout
+    command = ("ps", "-A", "-o", "pid=,ppid=,pgid=,stat=")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ps:
+        listed, _ = ps.communicate()
     fields = [line.split() for line in listed.splitlines()]
-    return [RunningProcess(int(a), int(b), int(c)) for a, b, c, state in fields if not state.startswith("Z")]
+    running = [RunningProcess(int(a), int(b), int(c)) for a, b, c, state in fields if state[0] != "Z"]
+    return [each for each in running if each.number != ps.pid]
 
 
 def _in_proc(entry: Path) -> RunningProcess | None:

@@ -54,7 +54,7 @@ def env(
     # Longer than 40 lines: one parameter per flag.
     if output not in _FORMS:
         raise typer.BadParameter(f"'{output}' is not one of {', '.join(_FORMS)}", param_hint="--output")
-    if source == "-" and sys.stdin.isatty():
+    if source == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise ConfigInvalid(
             "there is nothing to read", hint="pipe kubectl's output into it, or name a file: --from FILE"
         )

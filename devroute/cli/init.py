@@ -128,7 +128,7 @@ def _ask(
 ) -> dict[str, object]:
     """Settings that the server has accepted. Raises the last error once no attempt is left."""
     without_token = bool(flags.get("token_command") or flags.get("client_cert"))
-    if not sys.stdin.isatty() and not (server and (token_stdin or without_token)):
+    if (sys.stdin is None or not sys.stdin.isatty()) and not (server and (token_stdin or without_token)):
         raise typer.BadParameter(
             "standard input is not a terminal: give --server, and --token-stdin or --token-command"
         )
@@ -167,7 +167,7 @@ def _again(ask: Callable[[], T], on: tuple[type[DevrouteError], ...]) -> T:
 
 
 def _token_on_stdin() -> str:
-    token = sys.stdin.readline().strip()
+    token = "" if sys.stdin is None else sys.stdin.readline().strip()
     if not token:
         raise ConfigInvalid("--token-stdin: standard input is empty", hint="devroute init ... < token.txt")
     return token

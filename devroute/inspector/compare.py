@@ -6,6 +6,7 @@ those that IgnoreRules name. A redacted value equals every value.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -16,7 +17,7 @@ from devroute.errors import ConfigInvalid
 from devroute.headers import PREFIX
 from devroute.inspector.capture import REDACTED, Body, Capture, Fields, readable, text_of
 from devroute.inspector.json_diff import MISSING, DiffTooLarge, JsonDiff, parse_json
-from devroute.inspector.json_path import JsonPath, Location, format_path
+from devroute.inspector.json_path import JsonPath, Location, PathMatcher, format_path
 
 #: Differences that are listed.
 MAX_DIFFERENCES: Final = 100
@@ -24,10 +25,13 @@ MAX_DIFFERENCES: Final = 100
 #: Bytes of a decoded body that are compared.
 MAX_COMPARED_BYTES: Final = 4 * 1024 * 1024
 
-#: Characters of a value that are shown; lines that are aligned, which takes time in the square of their
-#: number.
+#: Characters of a value that are shown.
 MAX_SHOWN: Final = 200
+
+#: Lines that are aligned, and steps that this may take, some hundredths of a second: it looks at all pairs of
+#: equal lines, again for each run of equal lines. Texts of 400 lines that repeat little take fewer.
 MAX_ALIGNED_LINES: Final = 400
+MAX_ALIGNING_STEPS: Final = 1_000_000
 
 #: Headers that differ between any two responses, or that connections, hops or the mesh set.
 IGNORED_HEADERS: Final = frozenset((
@@ -95,9 +99,6 @@ class IgnoreRules:
                     hint="write $.timestamp, $..id, or x-header",
                 )
         return cls(frozenset(headers), tuple(paths))
-
-    def ignores(self, location: Location) -> bool:
-        return any(path.matches(location) for path in self.paths)
 
 
 IGNORE_NOTHING: Final = IgnoreRules()
@@ -214,7 +215,7 @@ def _bodies(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> It
         documents = parse_json(a), parse_json(b)
         if documents[0] is not MISSING and documents[1] is not MISSING:
             try:
-                found_in = JsonDiff(rules.ignores).values(documents[0], documents[1], ())
+                found_in = JsonDiff(PathMatcher(rules.paths).matches).values(documents[0], documents[1], ())
                 found = [_difference(*each) for each in islice(found_in, MAX_DIFFERENCES + 1)]
             except (RecursionError, DiffTooLarge):
                 found = [Difference("body", _digest(a, False), _digest(b, False))]
@@ -253,7 +254,7 @@ def _lines(left: Sequence[str], right: Sequence[str], a: bytes, b: bytes) -> Ite
     left, right = left[first : len(left) - last], right[first : len(right) - last]
     if not left and not right:
         yield Difference("body", _digest(a, False), _digest(b, False))  # only the line endings differ
-    elif max(len(left), len(right)) > MAX_ALIGNED_LINES:
+    elif max(len(left), len(right)) > MAX_ALIGNED_LINES or _aligning_steps(left, right) > MAX_ALIGNING_STEPS:
         yield Difference(
             f"body from line {first + 1} on", f"{len(left)} other lines", f"{len(right)} other lines"
         )
@@ -265,3 +266,9 @@ def _lines(left: Sequence[str], right: Sequence[str], a: bytes, b: bytes) -> Ite
                     "\n".join(right[j1:j2]) if j2 > j1 else None,
                 )
                 yield Difference(f"body line {first + i1 + 1}", _cut(texts[0]), _cut(texts[1]))
+
+
+def _aligning_steps(left: Sequence[str], right: Sequence[str]) -> int:
+    """The most that SequenceMatcher takes without autojunk: by cubes of the lines where all are equal."""
+    counts = Counter(right)
+    return sum(counts[line] for line in left) * min(len(left), len(right))

@@ -44,6 +44,8 @@ _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _KINDS: Final[tuple[Kind, ...]] = ("http", "grpc", "websocket", "upgrade", "sse")
 
 _URL = re.compile(r"(?i:https?|wss?)://([^/?#\s]+)([^#]*)(?:#.*)?", re.DOTALL)
+#: What JSON can have and UTF-8 cannot, without the bytes that Python writes so (surrogateescape).
+_LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _VISIBLE: Final = "".join(map(chr, range(33, 127)))
 
 
@@ -95,7 +97,7 @@ def _capture(entry: dict[str, Any], where: str) -> Capture:
         raise HarInvalid(f"{where}: request: {method!r:.70} is not a method")
     host, target = _split(_get(request, "url", str, f"{where}: request"), f"{where}: request")
     headers = _fields(request, f"{where}: request", host)
-    service = _get(ours, "service", str, where, "") or host.partition(":")[0].partition(".")[0]
+    service = _valid(_get(ours, "service", str, where, "")) or host.partition(":")[0].partition(".")[0]
     capture = Capture(service, method, target, _time(entry, where), 0.0)
     capture.direction = "out" if ours.get("direction") == "out" else "in"
     capture.version = _get(request, "httpVersion", str, where, "") or "HTTP/1.1"
@@ -104,10 +106,10 @@ def _capture(entry: dict[str, Any], where: str) -> Capture:
     capture.response_head = CapturedHead.of(_fields(response, f"{where}: response", ""))
     status = _get(response, "status", int, f"{where}: response", 0)
     capture.status = status if 100 <= status <= 999 else None
-    capture.reason = _get(response, "statusText", str, where, "")
+    capture.reason = _valid(_get(response, "statusText", str, where, ""))
     capture.response_body = _content(response, capture.response_headers, f"{where}: response")
     listed = _get(ours, "rules", list, where, [])
-    capture.rules = [each[:MAX_RULE_TEXT] for each in listed[:MAX_RULES] if isinstance(each, str)]
+    capture.rules = [_valid(each[:MAX_RULE_TEXT]) for each in listed[:MAX_RULES] if isinstance(each, str)]
     _describe(capture, ours, where)
     _clock(capture, entry, where)
     declared = _get(entry, "_webSocketMessages", list, where, []) or _get(
@@ -173,8 +175,14 @@ def _split(url: str, where: str) -> tuple[str, str]:
     if match is None:
         raise HarInvalid(f"{where}: {url[:100]!r} is not an http URL")
     host, target = match[1].rpartition("@")[2], match[2]
-    # Escapes the characters that browsers do not escape; existing escapes stay.
-    return _ascii(host), quote(target if target.startswith("/") else f"/{target}", safe=_VISIBLE)
+    try:  # escapes the characters that browsers do not escape; existing escapes stay
+        return _ascii(host), quote(target if target.startswith("/") else f"/{target}", safe=_VISIBLE)
+    except UnicodeEncodeError:
+        raise HarInvalid(f"{where}: {url[:100]!r} is not an http URL") from None
+
+
+def _valid(text: str) -> str:
+    return _LONE_SURROGATES.sub("?", text)
 
 
 def _ascii(host: str) -> str:
@@ -197,7 +205,7 @@ def _fields(message: dict[str, Any], where: str, host: str) -> Fields:
             continue
         if FIELD_NAME.fullmatch(name) is None:
             raise HarInvalid(f"{where}: {name[:60]!r} is not a header name")
-        for line in value.split("\n"):  # Chromium joins repeated headers with line feeds
+        for line in _valid(value).split("\n"):  # Chromium joins repeated headers with line feeds
             line = line.strip(" \t\r")
             if FIELD_VALUE.fullmatch(line) is None:
                 raise HarInvalid(f"{where}: the value of {name} has control characters")

@@ -191,10 +191,11 @@ class History:
         for number, line in enumerate(lines, 1):
             try:
                 capture = _read(line, number)
+                size = self._store.redacted(capture)
             except (HarInvalid, ValueError, RecursionError):
                 skipped += 1
             else:  # a later line of the same capture replaces it
-                found[capture.id] = capture, self._store.redacted(capture)
+                found[capture.id] = capture, size
             await asyncio.sleep(0)
             if self._cleared or self._ending.is_set():
                 return

@@ -1,6 +1,7 @@
 """JSON paths, as in rules: `$.user.id`, `$.items[*].id`, `$..token`, `$['odd name']`. Pure."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from devroute.errors import ConfigInvalid
@@ -63,32 +64,78 @@ class JsonPath:
             raise ConfigInvalid(f"{text!r} is not a path: a name is missing after '..'")
         return cls(text, tuple(steps))
 
-    def matches(self, location: Location) -> bool:
-        """Whether the path matches this location. Values below it are not matched."""
-        reached = {0}  # the possible numbers of matched steps; needs no recursion
+    def start(self) -> set[int]:
+        """The possible numbers of matched steps at the root."""
+        return self._skip({0})
+
+    def step(self, reached: set[int], part: str | int) -> set[int]:
+        """Those one part below the place at which they are `reached`."""
         steps = self._steps
-        size = len(steps)
-        reached = self._skip(reached)
-        for part in location:
-            after: set[int] = set()
-            for taken in reached:
-                if taken == size:
-                    continue
-                step = steps[taken]
-                if step is DEEP:
-                    after.add(taken)
-                elif step is ANY or step == part:
-                    after.add(taken + 1)
-            reached = self._skip(after)
-            if not reached:
-                return False
-        return size in reached
+        after: set[int] = set()
+        for taken in reached:
+            if taken == len(steps):
+                continue
+            step = steps[taken]
+            if step is DEEP:
+                after.add(taken)
+            elif step is ANY or step == part:
+                after.add(taken + 1)
+        return self._skip(after) if after else after
+
+    def is_end(self, reached: set[int]) -> bool:
+        return len(self._steps) in reached
 
     def _skip(self, reached: set[int]) -> set[int]:
         """Adds the steps after each DEEP, which may match nothing."""
         steps = self._steps
-        more = {taken + 1 for taken in reached if taken < len(steps) and steps[taken] is DEEP}
-        return reached | more
+        for taken in tuple(reached):
+            if taken < len(steps) and steps[taken] is DEEP:
+                reached.add(taken + 1)
+        return reached
+
+
+class PathMatcher:
+    """Matches the locations of one document with paths. A location costs only the parts that its container
+    does not have in common with that of the one before, since strangers choose how deep it is."""
+
+    __slots__ = ("_parts", "_paths", "_reached")
+
+    def __init__(self, paths: Iterable[JsonPath]) -> None:
+        self._paths = tuple(paths)
+        self._parts: list[str | int] = []  # of the current container's location
+        self._reached = [[path.start() for path in self._paths]]  # by each path, after each part
+
+    def enter(self, part: str | int) -> None:
+        """Go to the container that is this part of the current one."""
+        self._parts.append(part)
+        self._reached.append(self._step(part))
+
+    def leave(self) -> None:
+        del self._parts[-1], self._reached[-1]
+
+    def matches_part(self, part: str | int | None) -> bool:
+        """Whether one of the paths matches this part of the current container; None: the container."""
+        reached = self._reached[-1] if part is None else self._step(part)
+        return any(map(JsonPath.is_end, self._paths, reached))
+
+    def matches(self, location: Location) -> bool:
+        """Whether one of the paths matches this location. Values below it are not matched."""
+        if not self._paths:
+            return False
+        common = 0
+        for part, entered in zip(location[:-1], self._parts, strict=False):
+            if part != entered:
+                break
+            common += 1
+        while len(self._parts) > common:
+            self.leave()
+        for part in location[common:-1]:
+            self.enter(part)
+        return self.matches_part(location[-1] if location else None)
+
+    def _step(self, part: str | int) -> list[set[int]]:
+        reached = self._reached[-1]
+        return [path.step(each, part) for path, each in zip(self._paths, reached, strict=True)]
 
 
 def format_path(location: Location) -> str:

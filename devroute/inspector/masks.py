@@ -14,7 +14,7 @@ from urllib.parse import quote_plus, unquote_plus
 
 from devroute.http.secret_names import SecretNames, might_have_secret
 from devroute.inspector.capture import REDACTED, REDACTED_QUERY
-from devroute.inspector.json_path import JsonPath
+from devroute.inspector.json_path import JsonPath, PathMatcher
 from devroute.inspector.patterns import without_patterns
 
 _REDACTED: Final = REDACTED.encode()
@@ -137,11 +137,6 @@ class Masks:
         pieces.append(data[at:])
         return b"".join(pieces)
 
-    def matches(self, key: str | None, location: list[str | int]) -> bool:
-        if key is not None and key in self.names:
-            return True
-        return bool(self.paths) and any(path.matches(tuple(location)) for path in self.paths)
-
     # --- forms
 
     def form(self, data: bytes) -> bytes:
@@ -243,7 +238,9 @@ class _JsonMask:
     """One pass over one text. `_location` is that of the current value."""
 
     def __init__(self, masks: Masks, data: bytes) -> None:
-        self._masks = masks
+        self._names = masks.names
+        # At the container of `_location`, or of the one to redact.
+        self._paths = PathMatcher(masks.paths) if masks.paths else None
         self._data = data
         self._location: list[str | int] = []
         self._arrays: list[bool] = []  # for each open container, whether it is an array
@@ -288,9 +285,11 @@ class _JsonMask:
 
     def _matches(self, named: bool) -> bool:
         if not named and not (self._arrays and self._arrays[-1]):
-            return not self._arrays and bool(self._masks.paths) and self._masks.matches(None, [])
-        key = self._location[-1] if self._location and named else None
-        return self._masks.matches(key if isinstance(key, str) else None, self._location)
+            return not self._arrays and self._paths is not None and self._paths.matches_part(None)
+        part = self._location[-1] if self._location else None
+        if named and isinstance(part, str) and part in self._names:
+            return True
+        return self._paths is not None and self._paths.matches_part(part)
 
     def _replace(self, start: int, end: int) -> None:
         self._out += (self._data[self._copied : start], _REDACTED_JSON)
@@ -316,6 +315,8 @@ class _JsonMask:
             self._cut, self._cut_depth = start, len(self._arrays)
         if not self._arrays and not named:
             self._location = []
+        if self._location and self._cut < 0 and self._paths is not None:
+            self._paths.enter(self._location[-1])
         self._arrays.append(array)
         self._location.append(0 if array else "")
 
@@ -324,6 +325,8 @@ class _JsonMask:
             return
         self._arrays.pop()
         self._location.pop()
+        if self._location and self._cut < 0 and self._paths is not None:
+            self._paths.leave()
         if self._cut >= 0 and len(self._arrays) == self._cut_depth:
             self._replace(self._cut, end)
             self._cut = -1

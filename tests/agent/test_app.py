@@ -1,6 +1,7 @@
 """The agent with a real server, a real app and real child processes."""
 
 import asyncio
+import errno
 import io
 import json
 import math
@@ -427,6 +428,37 @@ async def test_a_laptop_that_wakes_up_probes_its_link_and_stops_waiting(
             await monitor.woken.wait()
             await link.close_reason
         monitor.stop()
+        theirs.transport.abort()
+    writer.close()
+
+
+async def test_the_watch_goes_on_after_a_moment_without_file_descriptors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link_monitor, "WATCH_SECONDS", 0.01)
+    now = 0.0
+    tried = asyncio.Event()
+
+    def no_descriptor(*_: object) -> None:
+        tried.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    writer = TerminalWriter(io.StringIO())
+    async with site() as where:
+        monitor = LinkMonitor(LineReporter("text", writer), asyncio.get_running_loop(), lambda: now)
+        link = await connect(where, {"foo": object()})  # type: ignore[dict-item]  # never opened
+        monitor.follow(link)
+        monitor.start()
+        with monkeypatch.context() as patch:
+            patch.setattr("devroute.agent.network._udp_socket", no_descriptor)
+            async with asyncio.timeout(20):
+                await tried.wait()
+        now += 10
+        async with asyncio.timeout(20):
+            await monitor.woken.wait()
+        assert link.close_error is None
+        monitor.stop()
+        (theirs,) = where.tunnels.links
         theirs.transport.abort()
     writer.close()
 

@@ -6,6 +6,7 @@ no namespace can be made (no root, no iproute2), these tests are skipped, with t
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -290,3 +291,18 @@ def test_a_change_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     way[0] = "10.0.0.2"
     network.check()
     assert changes == [("10.0.0.1", None), (None, "10.0.0.2")]
+
+
+def test_without_a_file_descriptor_nothing_is_taken_for_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[tuple[str | None, str | None]] = []
+    network = Network(lambda before, now: changes.append((before, now)), lambda: None)
+    network.follow(("127.0.0.1", 9))
+
+    def no_descriptor(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("devroute.agent.network._udp_socket", no_descriptor)
+    assert not network.check()
+    network.follow(("127.0.0.1", 9))
+    assert is_local_address("192.0.2.1")
+    assert changes == []

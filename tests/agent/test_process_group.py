@@ -198,6 +198,26 @@ def test_a_sibling_in_the_same_group_is_left_alone() -> None:
     assert of_terminal.members() == [13, 14]
 
 
+def test_ps_is_not_one_of_the_processes_that_it_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    def children() -> set[int]:
+        return {each.number for each in process_group.running_processes() if each.parent == os.getpid()}
+
+    known = children()  # by /proc
+    monkeypatch.setattr(process_group, "PROC", Path("/nonexistent"))
+    assert children() == known
+    with subprocess.Popen(["sleep", "60"]) as app:
+        try:
+            assert children() == {*known, app.pid}
+        finally:
+            app.kill()
+
+
+def test_a_closed_standard_input_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # `devroute up … <&-`
+    options = process_group.new_group(windows=False).options()
+    assert options == {"start_new_session": True}
+
+
 # --- Windows, by its documented structures
 
 

@@ -80,6 +80,14 @@ def test_a_mistake_is_named(manifest: Path, capsys: Output, arguments: tuple[str
     assert problem in capsys.readouterr().err
 
 
+def test_without_a_standard_input_there_is_nothing_to_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # `<&-`
+    assert devroute("b") == 20
+    assert "there is nothing to read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [("b=8001",), ("--", "./app")])
 def test_up_needs_a_service_and_an_app_for_it(
     manifest: Path, capsys: Output, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

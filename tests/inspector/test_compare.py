@@ -3,6 +3,8 @@
 import gzip
 import json
 import math
+from collections.abc import Callable
+from time import thread_time
 from typing import Any
 
 import pytest
@@ -92,6 +94,26 @@ def test_the_alignment_of_lines_is_bounded() -> None:
     ]
 
 
+def lines(salt: str, other: Callable[[int], str]) -> ResponseParts:
+    return ResponseParts(200, [], "\n".join(f"{salt}{n}" if n % 2 else other(n) for n in range(400)).encode())
+
+
+def test_lines_that_repeat_are_not_aligned_for_long() -> None:
+    left, right = (lines(salt, lambda _: "x") for salt in "ab")
+    taken = []
+    for _ in range(3):
+        before = thread_time()
+        found = differences(left, right)
+        taken.append(thread_time() - before)
+    assert min(taken) < 0.1
+    assert [each.where for each in found] == ["body from line 2 on"]
+
+
+def test_long_texts_that_repeat_little_are_aligned() -> None:
+    left, right = (lines(salt, lambda n: "</p>" if n % 20 == 0 else f"same {n}") for salt in "ab")
+    assert differences(left, right)[:2] == [("body line 2", "a1", "b1"), ("body line 4", "a3", "b3")]
+
+
 def test_binary_is_compared_as_a_whole() -> None:
     (found,) = differences(ResponseParts(200, [], b"\0\1"), ResponseParts(200, [], b"\0\2\3"))
     assert found.where == "body"
@@ -130,6 +152,14 @@ def test_deeply_nested_documents_are_compared_as_a_whole() -> None:
     for depth in (300, 900):
         nested = b"[" * depth + b"1" + b"]" * depth
         assert differences(ResponseParts(200, JSON, nested), ResponseParts(200, JSON, b"[%b]" % nested)) != []
+
+
+def test_an_ignored_path_costs_a_deep_document_no_walk_from_its_root_for_each_value() -> None:
+    deep = ResponseParts(200, JSON, b"[" * 90 + b"1," * 20_000 + b"1" + b"]" * 90)
+    before = thread_time()
+    rules = IgnoreRules.parse(["$..id", "$.a..*"])
+    assert len(differences(deep, deep._replace(body=deep.body.replace(b"1]", b"2]")), rules)) == 1
+    assert thread_time() - before < 1
 
 
 def test_the_alignment_of_nested_lists_is_bounded() -> None:

@@ -194,6 +194,7 @@ def test_compressed_bodies_are_written_decoded_and_marked_so() -> None:
         (("request", "url"), "data:text/plain,hi", "'data:text/plain,hi' is not an http URL"),
         (("request", "url"), "ftp://x/", "entry 2: request: 'ftp://x/' is not an http URL"),
         (("request", "url"), "http://", "not an http URL"),
+        (("request", "url"), "http://a/\ud83d", "is not an http URL"),
         (("request", "method"), "G T", "is not a method"),
         (("request", "headers"), [{"name": "a b", "value": ""}], "'a b' is not a header name"),
         (("request", "headers"), [{"name": "a", "value": "x\0"}], "the value of a has control characters"),
@@ -235,6 +236,8 @@ def test_an_entry_that_cannot_be_read_gives_its_reason_and_the_others_are_read(
         (("startedDateTime",), "9999-12-31T23:59:59-14:00", {"started": 0.0}),
         (("_webSocketMessages",), [{"opcode": -1, "data": "broken", "time": 0}], {"messages_dropped": 1}),
         (("request", "method"), "X" * 100, {"method": "X" * 100}),
+        (("_devroute",), {"rules": ["r\ud83d"], "service": "b\ud83d"}, {"rules": ["r?"], "service": "b?"}),
+        (("_devroute",), {"trailers": [{"name": "a", "value": "\ud83d"}]}, {"trailers": [("a", "?")]}),
     ],
 )
 def test_what_other_tools_write_is_read_and_written_again(

@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from time import process_time
+from time import process_time, thread_time
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from devroute.errors import ConfigInvalid
 from devroute.inspector.capture import inflate
-from devroute.inspector.json_path import JsonPath, format_path
+from devroute.inspector.json_path import JsonPath, PathMatcher, format_path
 from devroute.inspector.redaction import BodyFields, redaction
 
 SECRET = "s3cr3t-W0rd"
@@ -308,6 +308,35 @@ def test_hostile_bodies_are_redacted_in_bounded_time(name: str) -> None:
     assert process_time() - before < 5  # quadratic would be hours
 
 
+@pytest.mark.parametrize("path", ["$..card", "$..a..*", "$.x..[0]"])
+@pytest.mark.parametrize("value", [b"1,", b"[1],", b'{"card":[]},', b'{"a":1,"card":2},'])
+def test_a_path_costs_a_deep_document_no_walk_from_its_root_for_each_value(path: str, value: bytes) -> None:
+    body = b"[" * 190 + value * 20_000 + b'{"card": "' + SECRET.encode()
+    redactor = redaction([path]).body_redactor(BodyFields(b"application/json"), 1 << 20)
+    assert redactor is not None
+    before = thread_time()
+    redactor.feed(body)
+    kept, _, _ = redactor.finish()
+    assert thread_time() - before < 2
+    assert path != "$..card" or SECRET.encode() not in kept
+
+
+def test_a_path_goes_on_to_match_behind_what_was_redacted_as_a_whole() -> None:
+    deep = "[" * 250 + "]" * 250
+    body = f'{{"password": {{"a": [[1], {{"b": 2}}]}}, "d": [{deep}, {{"pin": 1}}], "user": {{"pin": 4321}}}}'
+    kept = json.loads(sieved(body.encode(), "application/json"))
+    assert kept["password"] == kept["user"]["pin"] == "[redacted]"
+    assert kept["d"][1] == {"pin": 1}
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", 0, 1]), max_size=5), max_size=8))
+def test_a_matcher_finds_the_same_whichever_location_came_before(locations: list[list[str | int]]) -> None:
+    paths = [JsonPath.parse(each) for each in ("$..a.b", "$.a[*]..b", "$[0]", "$.b..*")]
+    used = PathMatcher(paths)
+    for each in locations:
+        assert used.matches(tuple(each)) is PathMatcher(paths).matches(tuple(each))
+
+
 @pytest.mark.parametrize(
     "piece",
     [
@@ -355,13 +384,13 @@ def test_hostile_heads_are_redacted_in_bounded_time(piece: bytes) -> None:
     ],
 )
 def test_a_path_matches_its_locations(path: str, place: tuple[str | int, ...], meant: bool) -> None:
-    assert JsonPath.parse(path).matches(place) is meant
+    assert PathMatcher([JsonPath.parse(path)]).matches(place) is meant
 
 
 @given(st.lists(st.integers(0, 99) | st.text('ab-_ .[]"', max_size=5), max_size=5))
 def test_a_formatted_location_is_a_path_that_matches_it(steps: list[str | int]) -> None:
     if not any(isinstance(step, str) and "'" in step and '"' in step for step in steps):
-        assert JsonPath.parse(format_path(tuple(steps))).matches(tuple(steps))
+        assert PathMatcher([JsonPath.parse(format_path(tuple(steps)))]).matches(tuple(steps))
 
 
 @pytest.mark.parametrize("kind", [b"application/json", b"application/x-ndjson", b"text/event-stream"])

@@ -14,10 +14,12 @@ from devroute.http.http1.fields import END_OF_HEAD
 from devroute.inspector.access import is_loopback
 
 _LINES: Final = re.compile(rb"\r\n(host|origin|sec-fetch-site):[ \t]*([^\r]*)", re.IGNORECASE)
-#: How each request of a page begins; and its first line once that is complete, which other protocols lack
-#: (`GET key` is Redis).
-_METHODS: Final = (b"GET ", b"HEAD ", b"POST ", b"OPTIONS ", b"PUT ", b"DELETE ", b"PATCH ")
-_REQUEST_LINE: Final = re.compile(rb"[^\n]* HTTP/1\.[01]\r?\n")
+#: The first line of a page's request, which other protocols lack (`GET key` is Redis), and what may become
+#: one. A page chooses any method (RFC 9110 §9.1).
+_METHOD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE: Final = re.compile(_METHOD + rb" [^\0- \x7f]+ HTTP/1\.[01]\r?\n")
+_BEGINNING: Final = re.compile(_METHOD + rb"(?: [^\0- \x7f]*(?: (.{0,9}))?)?\Z", re.DOTALL)
+_VERSIONS: Final = (b"HTTP/1.0\r", b"HTTP/1.1\r")
 #: Bytes of a request at a port for bytes by which its head has to end.
 MAX_FIRST_HEAD: Final = 64 * 1024
 #: Names of this machine, the last one as containers on it use it.
@@ -40,10 +42,8 @@ class BrowserGuard:
 
     def is_admitted(self, first: bytes) -> bool:
         """Whether a client's first bytes at a port for bytes are no request of a page; False while they may
-        become one. Raises ReachPageDenied."""
-        if not first.startswith(_METHODS):
-            return not any(method.startswith(first) for method in _METHODS)
-        if b"\n" in first and _REQUEST_LINE.match(first) is None:
+        become one, as any word may. Raises ReachPageDenied."""
+        if _REQUEST_LINE.match(first) is None and not _is_beginning(first):
             return True
         end = first.find(END_OF_HEAD, 0, MAX_FIRST_HEAD)
         if end >= 0:
@@ -93,6 +93,12 @@ class BrowserGuard:
 
 
 _PORT: Final = re.compile(r":[0-9]*\Z")
+
+
+def _is_beginning(first: bytes) -> bool:
+    """Whether these bytes may become the first line of a request."""
+    begun = _BEGINNING.match(first)
+    return begun is not None and any(each.startswith(begun[1] or b"") for each in _VERSIONS)
 
 
 def _origin(url: str) -> str:

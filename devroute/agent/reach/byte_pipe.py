@@ -31,6 +31,11 @@ class NoGreeting:
         return b""
 
 
+#: Seconds that up to so many bytes wait for the rest of what may be a request's first line. Browsers send it
+#: at once; clients of other protocols may wait for a response (ZooKeeper's `ruok` has no line feed).
+BEGINNING_S: Final = 0.5
+_BEGINNING_SIZE: Final = 1024
+
 _NO_GREETING: Final = NoGreeting()
 _NO_STREAM: Final = DiscardedRequest()
 
@@ -42,7 +47,7 @@ class BytePipe(PausedConnection):
 
     __slots__ = (
         "_admit", "_client_ended", "_connected", "_failed", "_first", "_greeting", "_head", "_pipes",
-        "_stream", "_to", "_upstream", "_upstream_ended",
+        "_stream", "_timer", "_to", "_upstream", "_upstream_ended",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +69,7 @@ class BytePipe(PausedConnection):
         self._greeting = greeting
         self._admit = admit
         self._first = b""
+        self._timer: asyncio.TimerHandle | None = None
         self._stream: UpstreamStream = _NO_STREAM
         self._connected = False
         self._client_ended = False
@@ -89,12 +95,18 @@ class BytePipe(PausedConnection):
             try:
                 if not self._admit(data):
                     self._first = data
+                    self._timer = self._timer or self._loop.call_later(BEGINNING_S, self._pass_beginning)
                     return
             except DevrouteError as error:
                 self._refuse(error)
                 return
             self._admit = None
         self._stream.send_data(data)
+
+    def _pass_beginning(self) -> None:
+        if self._first and b"\n" not in self._first and len(self._first) <= _BEGINNING_SIZE:
+            first, self._first, self._admit = self._first, b"", None
+            self._stream.send_data(first)
 
     def _refuse(self, error: DevrouteError) -> None:
         """What a page of a web site has sent."""
@@ -114,6 +126,8 @@ class BytePipe(PausedConnection):
 
     def lost(self, error: Exception | None) -> None:
         self._pipes.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
         if not (self._client_ended and self._upstream_ended):
             self._stream.cancel()
         self._stream = _NO_STREAM

@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from devroute.inspector.capture import REDACTED
-from devroute.inspector.json_path import Location, format_path
+from devroute.inspector.json_path import Location, PathMatcher, format_path
 from devroute.inspector.masks import Masks
 from devroute.inspector.patterns import might_have_patterns, overwritten
 from devroute.inspector.protobuf.printer import ANY, MAX_ANY_DEPTH, MAX_VALUES, MessageTooLarge
@@ -27,6 +27,7 @@ class Redactor:
     def __init__(self, schema: Schema, masks: Masks) -> None:
         self._schema = schema
         self._masks = masks
+        self._paths = PathMatcher(masks.paths)
         self._known: dict[str, bool] = {}
         self._values = 0
         self._any_depth = 0
@@ -81,7 +82,7 @@ class Redactor:
         changed = False
         for field, value in message.ListFields():
             here = at if transparent else (*at, field.name)
-            if self._is_named(field) or self._masks.matches(None, list(here)):
+            if self._is_named(field) or self._paths.matches(here):
                 if not _replace(message, field):
                     self._remove(here)
                 changed = True
@@ -116,7 +117,7 @@ class Redactor:
         changed = False
         for key in list(values):
             here = (*at, str(key))
-            if (isinstance(key, str) and key in self._masks.names) or self._masks.matches(None, list(here)):
+            if (isinstance(key, str) and key in self._masks.names) or self._paths.matches(here):
                 if not _replace_entry(field, values, key):
                     del values[key]
                     self._remove(here)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from devroute.agent.reach import proxy_port
+from devroute.agent.reach import byte_pipe, proxy_port
 from devroute.agent.reach import reach as reach_module
 from devroute.agent.reach.browsers import MAX_FIRST_HEAD, BrowserGuard
 from devroute.agent.reach.mesh_port import MeshPort
@@ -180,8 +180,12 @@ async def test_a_page_of_a_web_site_cannot_send_requests_into_the_mesh(fields: t
         b"POST / HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 10\r\n\r\nFLUSHALL\r\n",
         b"OPTIONS /x HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: https://evil.example\r\n\r\n",
         get("evil.example", target="/" + "x" * MAX_FIRST_HEAD),
+        *(
+            method + b" / HTTP/1.1\r\nHost: evil.example:5432\r\nOrigin: http://evil.example:5432\r\n\r\n"
+            for method in (b"PROPFIND", b"FOO", b"QUERY", b"patch", b"*1", b"X" * MAX_FIRST_HEAD)
+        ),
     ],
-    ids=range(len(FOREIGN) + 2),
+    ids=range(len(FOREIGN) + 8),
 )
 async def test_a_page_of_a_web_site_cannot_send_bytes_into_the_mesh(request_of_a_page: bytes) -> None:
     mesh = Mesh({"tcp://d.shop:1": (app := BytesApp())})
@@ -210,6 +214,10 @@ async def test_a_page_of_a_web_site_cannot_send_bytes_into_the_mesh(request_of_a
         b"\x16\x03\x01host: evil.example",
         b"\r\nGET / HTTP/1.1\r\nhost: evil.example\r\n\r\n",
         b"x",
+        b"PING\r\n",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"83 <34>1 2003-10-11T22:14:15.003Z",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ],
 )
 async def test_a_port_for_bytes_passes_on_what_programs_send(sent: bytes) -> None:
@@ -217,6 +225,37 @@ async def test_a_port_for_bytes_passes_on_what_programs_send(sent: bytes) -> Non
     async with mesh.reached("tcp://d.shop:1") as reach:
         assert await say(reach.local[0].port, sent) == sent.upper()
     assert not mesh.failures
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"\0\0\0\x08\x04\xd2\x16\x2f",  # PostgreSQL
+        b"AMQP\0",
+        b"``\xb0",  # Bolt
+        b"0\x0c\x02",  # LDAP
+        b"003egit-upload-pack /a\0",
+        b"83 <34>1 2",  # syslog
+        b"PING\r\n",
+        b"PRI * HTTP/2",
+    ],
+)
+async def test_the_first_bytes_of_other_protocols_do_not_wait(first: bytes) -> None:
+    assert BrowserGuard(MeshPort("d.shop", 1, tcp=True), list, lambda _: None).is_admitted(first)
+
+
+async def test_a_word_without_a_line_feed_is_passed_on_before_its_client_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(byte_pipe, "BEGINNING_S", 0.01)
+    mesh = Mesh({"tcp://d.shop:1": BytesApp()})
+    async with mesh.reached("tcp://d.shop:1") as reach:
+        reader, writer = await asyncio.open_connection("127.0.0.1", reach.local[0].port)
+        writer.write(b"ruok")
+        assert await asyncio.wait_for(reader.readexactly(4), 5) == b"RUOK"
+        writer.write(b"PROPFIND")
+        assert await asyncio.wait_for(reader.readexactly(8), 5) == b"PROPFIND"
+        writer.close()
 
 
 @pytest.mark.parametrize(
