@@ -403,7 +403,8 @@ class LoginLinkInvalid(DevrouteError, code="login-link-invalid", status=401):
 
 
 class OriginDenied(DevrouteError, code="origin-denied", status=403):
-    """A request with a session that another site sent, or that came by another name of the server."""
+    """A request with a session or a client certificate that another site sent, or that came by another name
+    of the server."""
 
     default_hint = "open the page by the link that devroute dashboard prints"
 
