@@ -318,7 +318,7 @@ class SubjectInvalid(DevrouteError, code="subject-invalid", status=403):
 
 
 class KeysUnavailable(DevrouteError, code="keys-unavailable", status=503):
-    """The issuer's keys cannot be fetched, so its tokens cannot be checked."""
+    """Keys cannot be fetched: the issuer's, so its tokens cannot be checked, or those of signed contracts."""
 
     default_hint = "try again in a few seconds; /readyz on the proxy's admin port shows the problem"
 
