@@ -318,7 +318,7 @@ class SubjectInvalid(DevrouteError, code="subject-invalid", status=403):
 
 
 class KeysUnavailable(DevrouteError, code="keys-unavailable", status=503):
-    """The issuer's keys cannot be fetched, so its tokens cannot be checked."""
+    """Keys cannot be fetched: the issuer's, so its tokens cannot be checked, or those of signed contracts."""
 
     default_hint = "try again in a few seconds; /readyz on the proxy's admin port shows the problem"
 
@@ -403,7 +403,8 @@ class LoginLinkInvalid(DevrouteError, code="login-link-invalid", status=401):
 
 
 class OriginDenied(DevrouteError, code="origin-denied", status=403):
-    """A request with a session that another site sent, or that came by another name of the server."""
+    """A request with a session or a client certificate that another site sent, or that came by another name
+    of the server."""
 
     default_hint = "open the page by the link that devroute dashboard prints"
 

@@ -332,7 +332,8 @@ local function current(handle, identity, raw, entry)
   local rule, ttl = ask(handle, identity, raw)
   entry = identity.known[raw] or entry
   entry.rule, entry.since = rule, tonumber(handle:timestamp())
-  entry.expires = entry.since + (rule.invalid and entry.unclear and INVALID_TTL_MS or ttl)
+  local stays = rule.invalid and entry.unclear and raw:byte(1) ~= 64 -- what a name (@) stands for may change
+  entry.expires = entry.since + (stays and INVALID_TTL_MS or ttl)
   return entry, true
 end
 

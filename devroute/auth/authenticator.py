@@ -63,12 +63,19 @@ class Authenticator:
         keys = await issuer.keys(key_id(secret, issuer.rules))
         return verify(secret, keys, issuer.rules, time.time())
 
-    def check_current(self, identity: Identity, now: float) -> None:
-        """Raises TokenExpired or TokenInvalid once the token or certificate that proved the identity is not
-        valid any more."""
+    def check_current(self, identity: Identity, now: float) -> float | None:
+        """Until when the identity is current, in seconds since the epoch; None for without end. Raises
+        TokenExpired or TokenInvalid once the token or certificate that proved it is not valid any more."""
         if identity.expires is not None and identity.expires <= now:
             by_certificate = identity.kind == "certificate" or identity.bound_to_certificate
             what = "certificate" if by_certificate else "token"
             raise TokenExpired(f"the {what} of '{identity.subject}' has expired")
-        if identity.kind == "token" and not self._tokens().has(identity):
+        if identity.kind != "token":
+            return identity.expires
+        record = self._tokens().record_of(identity)
+        if record is None:
             raise TokenInvalid(f"the token of '{identity.subject}' was revoked")
+        ends = [end for end in (identity.expires, record.expiry) if end is not None]
+        if ends and min(ends) <= now:  # the file may have another end than when the identity was proved
+            raise TokenExpired(f"the token of '{identity.subject}' has expired")
+        return min(ends, default=None)

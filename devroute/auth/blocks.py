@@ -21,6 +21,8 @@ MAX_SECONDS: Final = 31 * 86_400
 MAX_REASON: Final = 200
 #: Blocked subjects: all blocks go from one replica to another in one message.
 MAX_BLOCKS: Final = 100
+#: The least time between two changes of one block, in seconds; a float of the epoch has a finer one.
+CHANGE_SECONDS: Final = 1e-3
 
 
 _Time = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
@@ -76,7 +78,7 @@ class Blocks:
 
     def add(self, subject: str, seconds: float, by: str, reason: str, now: float) -> Block:
         """Block a subject, or change its block. Raises RequestMalformed."""
-        block = Block(subject, now + seconds, by, reason, now)
+        block = Block(subject, now + seconds, by, reason, self._after_known(subject, now))
         if not self._put(block, now):
             raise RequestMalformed(f"{MAX_BLOCKS} subjects are blocked already")
         return block
@@ -86,7 +88,8 @@ class Blocks:
         block = self._known.get(subject)
         if block is None or not block.is_in_force(now):
             return None
-        lifted = self._known[subject] = replace(block, by=by, changed=now, lifted=True)
+        changed = self._after_known(subject, now)
+        lifted = self._known[subject] = replace(block, by=by, changed=changed, lifted=True)
         return lifted
 
     def encode(self) -> bytes:
@@ -102,6 +105,12 @@ class Blocks:
             return []
         changed = [each for each in theirs if self._is_later(each) and self._put(each, now)]
         return [each for each in changed if not each.lifted]
+
+    def _after_known(self, subject: str, now: float) -> float:
+        """The time of a change that is made now: after the one known, by a replica whose clock may be
+        ahead."""
+        known = self._known.get(subject)
+        return now if known is None else max(now, known.changed + CHANGE_SECONDS)
 
     def _is_later(self, block: Block) -> bool:
         known = self._known.get(block.subject)

@@ -67,18 +67,18 @@ class RemoteKeys(Generic[K]):
     @property
     def current(self) -> K:
         """The keys that may be used now; waits for nothing."""
-        return self._keys if self._usable else self.empty
+        return self._keys if self.usable else self.empty
 
     async def keys(self, kid: str | None) -> K:
         """Keys to verify a token with, fetched first if that of this id is missing. Raises
         KeysUnavailable."""
-        if not self._usable or self._keys.get(kid) is None:
+        if not self.usable or self._keys.get(kid) is None:
             failed_just_now = self.problem is not None and self._cooldown() > 0
             if self._waiting >= MAX_WAITING:
                 raise KeysUnavailable("too many tokens wait for the issuer's keys")
-            if self._usable or not failed_just_now:
+            if self.usable or not failed_just_now:
                 await self._refreshed()
-        if not self._usable:
+        if not self.usable:
             raise KeysUnavailable(f"the keys of the tokens' issuer are not available: {self.problem}")
         return self._keys
 
@@ -104,7 +104,7 @@ class RemoteKeys(Generic[K]):
             "problem": self.problem,
             "keys": len(self._keys.by_id),
             "age_s": self.age_s,
-            "usable": self._usable,
+            "usable": self.usable,
         }
 
     @property
@@ -113,7 +113,8 @@ class RemoteKeys(Generic[K]):
         return None if self._fetched is None else round(self.clock() - self._fetched)
 
     @property
-    def _usable(self) -> bool:
+    def usable(self) -> bool:
+        """Whether keys were fetched, and not too long ago."""
         return self._fetched is not None and self.clock() - self._fetched <= self.max_age
 
     def _cooldown(self) -> float:
@@ -140,7 +141,7 @@ class RemoteKeys(Generic[K]):
             keys = await fetch(self.issuer, self.url, self.parse, self.tls)
         except ConfigInvalid as error:
             if error.message != self.problem:
-                problem, usable = error.message, self._usable
+                problem, usable = error.message, self.usable
                 log.error("oidc.keys_unavailable", issuer=self.issuer, problem=problem, usable=usable)
             self.problem = error.message
             return

@@ -205,6 +205,8 @@ def subject_of(claims: Mapping[str, object], rules: TokenRules) -> str:
 
 
 def _local_part(claims: Mapping[str, object], email: str, rules: TokenRules) -> str:
+    if not email.isascii():  # lower() makes ASCII of some other letters, and so one person of two
+        raise SubjectInvalid(f"the token's email {quote(email)} has other characters than ASCII")
     local, at, domain = email.lower().rpartition("@")
     if not at or domain != rules.email_domain:
         raise SubjectInvalid(f"the token's email {quote(email)} is not one of @{rules.email_domain}")

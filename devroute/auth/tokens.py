@@ -144,11 +144,12 @@ class Tokens:
             raise TokenExpired(f"the token of '{found.subject}' expired at {found.expires}")
         return Identity(found.subject, expires=found.expiry, token_id=found.id)
 
-    def has(self, identity: Identity) -> bool:
-        """Whether the token that proved this identity is still in the file."""
-        return any(
-            record.id == identity.token_id and record.subject == identity.subject for record in self.records
-        )
+    def record_of(self, identity: Identity) -> TokenRecord | None:
+        """That of the token which proved this identity; None once it is not in the file."""
+        for record in self.records:
+            if record.id == identity.token_id and record.subject == identity.subject:
+                return record
+        return None
 
 
 def bearer_token(authorization: str) -> str:

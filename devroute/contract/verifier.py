@@ -125,8 +125,8 @@ def read_unverified(raw: str) -> Contract:
 
 
 class Verifier:
-    """Reads contracts, signed or not. Caches verified ones until the keys change. Without keys, signed
-    contracts are invalid."""
+    """Reads contracts, signed or not. Caches verified ones until the keys change. Where there are no keys,
+    signed contracts are invalid."""
 
     def __init__(
         self,
@@ -135,23 +135,24 @@ class Verifier:
         on_unknown_key: Callable[[], None] = lambda: None,
         limits: ContractLimits = DEFAULT_LIMITS,
     ) -> None:
-        """`on_unknown_key` is called if the keys in force lack the one that a contract names."""
+        """`keys` gives those in force; it may raise KeysUnavailable. `on_unknown_key` is called if they lack
+        the one that a contract names."""
         self._keys = keys
         self._on_unknown_key = on_unknown_key
         self._max_ttl = max_ttl
         self._limits = limits
-        self._verified_by = keys()
+        self._verified_by: Keys | None = None
         self._verified: dict[str, Contract] = {}
 
     def __call__(self, raw: str) -> Contract:
-        """The contract without a trace's id, its signature verified but not its time. Raises ContractInvalid
-        or ContractUntrusted."""
+        """The contract without a trace's id, its signature verified but not its time. Raises ContractInvalid,
+        ContractUntrusted, or KeysUnavailable for a signed one."""
         raw, _ = split_trace(raw)
+        if not is_signed(raw):
+            return parse(raw, self._limits)
         keys = self._keys()
-        signed = is_signed(raw)
-        if not (signed and keys.by_id):
-            if signed:
-                self._on_unknown_key()
+        if not keys.by_id:
+            self._on_unknown_key()
             return parse(raw, self._limits)
         if keys is not self._verified_by or len(self._verified) >= MAX_VERIFIED:
             self._verified.clear()

@@ -108,7 +108,7 @@ class Proxy:
         )
         self._mesh = mesh_upstream(settings)
         verifier = Verifier(
-            config.signing_keys.current,
+            config.signing_keys.usable,
             settings.contract_max_ttl,
             config.signing_keys.look_again,
             ContractLimits(settings.max_contract_bytes, settings.max_contract_entries),

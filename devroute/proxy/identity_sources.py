@@ -43,10 +43,11 @@ class IdentitySources:
         self.blocks.check(identity.subject, time.time())
         return identity
 
-    def check_current(self, identity: Identity, now: float) -> None:
-        """Raises TokenExpired, TokenInvalid or SubjectBlocked."""
-        self._authenticator.check_current(identity, now)
+    def check_current(self, identity: Identity, now: float) -> float | None:
+        """As Authenticator.check_current. Raises TokenExpired, TokenInvalid or SubjectBlocked."""
+        expires = self._authenticator.check_current(identity, now)
         self.blocks.check(identity.subject, now)
+        return expires
 
     @property
     def tokens(self) -> Tokens:

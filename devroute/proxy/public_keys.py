@@ -7,6 +7,7 @@ import asyncio
 from typing import Any, Generic
 
 from devroute.auth.jwks import K, RemoteKeys
+from devroute.errors import KeysUnavailable
 from devroute.proxy.watched_file import WatchedFile
 from devroute.tasks import TaskOwner
 
@@ -24,6 +25,13 @@ class PublicKeySource(Generic[K]):
     def current(self) -> K:
         """The keys in force; another object once they have changed."""
         return self._source.current
+
+    def usable(self) -> K:
+        """As `current`. Raises KeysUnavailable where keys of a URL are not fetched, or too old."""
+        if self._remote is not None and not self._remote.usable:
+            self.look_again()
+            raise KeysUnavailable(f"the keys in {self._name} are not available")
+        return self.current()
 
     async def keys(self, kid: str | None) -> K:
         """The keys in force, fetched first where that of this id is missing. Raises KeysUnavailable."""

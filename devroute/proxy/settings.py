@@ -80,7 +80,7 @@ def _ip_address(value: object) -> str:
 def _registry(value: object) -> str:
     """Never in an error: the URL may hold a password."""
     text = str(value)
-    if text != MEMORY and urlsplit(text).scheme not in SCHEMES:
+    if text != MEMORY and text.partition(":")[0].lower() not in SCHEMES:  # urlsplit's errors quote it
         raise ValueError(
             f"write '{MEMORY}', or a URL that starts with {', '.join(f'{s}://' for s in SCHEMES)}"
         )

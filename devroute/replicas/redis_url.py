@@ -50,15 +50,22 @@ def connect(url: str) -> "Redis | RedisCluster":
         # Once, since the server closes idle connections; all else is repeated by the replica itself.
         "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
     }
-    scheme, _, form = urlsplit(url).scheme.partition("+")
-    plain = scheme + url[url.index(":") :]
     try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and "@" not in parts.netloc and "@" in parts.path + parts.fragment:
+            raise ValueError("what was meant for user and password is something else")
+        scheme, _, form = parts.scheme.partition("+")
+        plain = scheme + url[url.index(":") :]
         if form == "cluster":
             return RedisCluster.from_url(plain, **options)
         client = _sentinel(plain, options) if form == "sentinel" else Redis.from_url(plain, **options)
         pool: Any = client.connection_pool  # it has no types
         pool.make_connection()  # which looks at the options first
-    except (ValueError, TypeError, RedisClusterException) as error:
+    except (ValueError, TypeError):  # their texts may quote a part of the password
+        problem = "its host, port, database or an option cannot be used"
+        hint = "percent-encode / ? # [ in the password"
+        raise ConfigInvalid(f"registry: {problem}", hint=hint) from None
+    except RedisClusterException as error:
         first = str(error).partition("\n")[0]
         raise ConfigInvalid(f"registry: {first}") from None
     return client
@@ -73,7 +80,7 @@ def _sentinel(url: str, options: dict[str, Any]) -> "Redis":
     user, _, password = credentials.partition(":")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not hosts:
-        raise ValueError("write it like redis+sentinel://HOST:26379,HOST:26379/SERVICE")
+        raise ConfigInvalid("registry: write it like redis+sentinel://HOST:26379,HOST:26379/SERVICE")
     places = [
         host.rpartition(":") if ":" in host else (host, ":", str(_SENTINEL_PORT)) for host in hosts.split(",")
     ]

@@ -12,7 +12,13 @@ from devroute.contract.grammar import Contract, Entry, parse
 from devroute.contract.offer_options import DEFAULT_OPTIONS, OfferOptions
 from devroute.contract.target import Address, Version
 from devroute.contract.validity import SKEW_S
-from devroute.errors import ContractsUnavailable, DevrouteError, NotSupported, ServiceNotServed
+from devroute.errors import (
+    ContractsUnavailable,
+    DevrouteError,
+    KeysUnavailable,
+    NotSupported,
+    ServiceNotServed,
+)
 from devroute.policy.policy import Policy, permit_contract
 from devroute.quoting import reason_for_others
 from devroute.upstream.interface import ProbedUpstream
@@ -123,7 +129,7 @@ def decide(
     """
     try:
         contract = read(raw)
-    except ContractsUnavailable as error:
+    except (ContractsUnavailable, KeysUnavailable) as error:
         return Decision("fallback", reason=error.message, error=error, ttl_ms=FALLBACK_TTL_MS)
     except DevrouteError as error:
         return Decision("error", reason=error.message, error=error)

@@ -248,7 +248,7 @@ class ContractReader:
 
     def __call__(self, raw: str) -> Contract:
         """The contract without a trace's id, its signature verified but not its time. Raises ContractInvalid,
-        ContractUntrusted, ContractUnknown or ContractsUnavailable."""
+        ContractUntrusted, ContractUnknown, ContractsUnavailable or KeysUnavailable."""
         raw, _ = split_trace(raw)
         if not is_named(raw):
             return self._read(raw)

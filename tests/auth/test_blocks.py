@@ -49,6 +49,24 @@ def test_replicas_agree_in_whatever_order_changes_arrive() -> None:
     assert one.encode() == other.encode()
 
 
+@pytest.mark.parametrize("ahead", [0.0, 5.0])
+def test_a_change_is_later_than_what_it_changes_where_clocks_differ(ahead: float) -> None:
+    one, other = Blocks(), Blocks()
+    one.add("bob", 600, "carol", "", NOW + ahead)
+    first = one.encode()
+    other.merge(first, NOW)
+    other.lift("bob", "carol", NOW)
+    lifted = other.encode()
+    other.merge(first, NOW)
+    one.merge(lifted, NOW)
+    assert not is_blocked(one, "bob")
+    assert not is_blocked(other, "bob")
+    other.add("bob", 60, "carol", "", NOW)
+    other.merge(lifted, NOW)
+    assert is_blocked(other, "bob")
+    assert [each.until for each in one.merge(other.encode(), NOW)] == [NOW + 60]
+
+
 @pytest.mark.parametrize(
     "raw",
     [

@@ -180,6 +180,7 @@ def test_an_email_address_is_a_subject_where_its_domain_is_the_listed_one() -> N
         ("ann", "not one of @corp.test"),
         ("ann+x@corp.test", "a subject consists of"),
         ("ann@corp.test.evil.test", "not one of"),
+        ("mi\u212ae@corp.test", "has other characters than ASCII"),  # the Kelvin sign is k in lower case
     ]:
         assert problem in refused(KEY.sign(CLAIMS | {"email": email}), rules)
     unverified = KEY.sign(CLAIMS | {"email": "ann@corp.test", "email_verified": False})

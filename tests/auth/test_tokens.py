@@ -3,6 +3,7 @@ import hashlib
 import pytest
 import yaml
 
+from devroute.auth.authenticator import Authenticator
 from devroute.auth.client_certificate import identity_of
 from devroute.auth.identity import Identity
 from devroute.auth.oidc import TokenRules, subject_of
@@ -135,6 +136,21 @@ def test_an_expiry_that_is_no_time_is_refused() -> None:
 def test_an_identity_is_not_current_once_its_token_is_removed_or_another_subject_s() -> None:
     secret, record = new_token("alice")
     identity = Tokens((record,)).identity_of(secret, 0)
-    assert Tokens((record,)).has(identity)
-    assert not Tokens(()).has(identity)
-    assert not Tokens((record.model_copy(update={"subject": "bob"}),)).has(identity)
+    assert Tokens((record,)).record_of(identity) is record
+    assert Tokens(()).record_of(identity) is None
+    assert Tokens((record.model_copy(update={"subject": "bob"}),)).record_of(identity) is None
+
+
+def test_an_identity_lasts_until_the_earlier_end_of_then_and_of_the_file_now() -> None:
+    secret, record = new_token("alice")
+    limited = record.model_copy(update={"expires": "2026-03-01T00:00:00Z"})
+    end = limited.expiry
+    assert end is not None
+    for before, after in ((record, limited), (limited, record), (limited, limited)):
+        identity = Tokens((before,)).identity_of(secret, 0)
+        check_current = Authenticator(lambda now=after: Tokens((now,))).check_current
+        assert check_current(identity, end - 1) == end
+        with pytest.raises(TokenExpired, match="the token of 'alice'"):
+            check_current(identity, end)
+    unlimited = Authenticator(lambda: Tokens((record,))).check_current
+    assert unlimited(Tokens((record,)).identity_of(secret, 0), end) is None

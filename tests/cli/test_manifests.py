@@ -145,6 +145,10 @@ def test_install_says_how_to_create_the_secret_of_a_registry_and_repeats_no_pass
         f'in DEVROUTE_REGISTRY, its password and options included:\n{command}"$DEVROUTE_REGISTRY"' in said.err
     )
     assert "hunter2" not in said.out + said.err
+    for url in "redis://u:hunter2/x@redis.tools", "redis://u:hunter2#x@redis.tools":  # not percent-encoded
+        devroute("install", "--replicas", "3", "--registry", url)
+        said = capsys.readouterr()
+        assert "hunter2" not in said.out + said.err
 
 
 @pytest.mark.parametrize(

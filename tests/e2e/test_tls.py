@@ -31,6 +31,7 @@ from devroute.mesh import testbed
 from devroute.proxy.control.tls import RECEIVE_BYTES, TlsListener
 from devroute.proxy.settings import ProxySettings
 from devroute.tunnel.dial import dial
+from devroute.tunnel.protocol.websocket import request_upgrade
 from tests.support.authority import Authority, Pair
 from tests.support.eventually import eventually
 from tests.support.paths import ROOT
@@ -316,6 +317,22 @@ async def test_a_client_certificate_may_be_the_identity(place: Place, authority:
     assert (status, answer["you"]) == (200, "alice"), "a certificate is optional here"
     code, said = await devroute(place, "status", *connection(authority, bob), TOKEN="")
     assert (code, "bob" in said) == (0, True), said
+
+
+@aio
+async def test_a_web_site_opens_no_tunnel_with_the_certificate_of_a_browser(
+    place: Place, authority: Authority
+) -> None:
+    """A browser sends the certificate by itself, and Origin, but no Authorization."""
+    carol = client_context(authority.file, *authority.issue("carol", common_name="carol"))
+    for fields, status in ({"origin": "https://evil.example"}, b"403"), ({}, b"101"):
+        reader, writer = await asyncio.open_connection("localhost", place.port, ssl=carol)
+        writer.write(request_upgrade("localhost", "/tunnel", fields, bytes(16))[0])
+        async with asyncio.timeout(WITHIN_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 %b " % status)
+            assert not fields or b'"code": "origin-denied"' in await reader.read()
+        writer.transport.abort()
 
 
 @aio

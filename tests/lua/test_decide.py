@@ -217,6 +217,14 @@ def test_the_proxy_is_asked_once_a_minute_about_an_invalid_contract(worker: Work
         assert len(worker.asked) == asked
 
 
+def test_a_name_that_is_not_read_is_asked_about_again_after_its_ttl(worker: Worker) -> None:
+    """What it stands for may be signed with a key that the proxy is yet to fetch."""
+    worker.response = worker.responds(INVALID)
+    assert worker.request("@checkout").responded is not None
+    worker.response, worker.now = worker.responds(DETOUR), worker.now + 1500
+    assert worker.request("@checkout")["decision"] == "detour"
+
+
 def test_another_error_holds_for_its_ttl(worker: Worker) -> None:
     worker.response = worker.responds(INVALID.replace("contract-invalid", "laptop-offline"))
     for now, asked in [(0, 1), (999, 1), (1000, 2)]:

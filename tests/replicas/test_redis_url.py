@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from devroute.cli.config.sources import Source, proxy_settings
 from devroute.errors import ConfigInvalid
 from devroute.replicas.redis_url import connect, places
 from tests.replicas.replicas import replicas
@@ -105,6 +106,33 @@ def test_a_url_that_cannot_be_used_is_named_without_its_password(url: str) -> No
     with pytest.raises(ConfigInvalid) as caught:
         connect(url.replace("//", "//user:only-redis-knows@"))
     assert "only-redis-knows" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "redis://:hunter2/x@redis:6379/0",
+            "redis://:hunter2#x@redis:6379",
+            "redis://:hunter2?x@redis:6379",
+        ),
+        *(
+            "redis://redis:6379/0?db=hunter2",
+            "rediss://:hunter2/x@redis",
+            "rediss+cluster://:hunter2/x@redis",
+        ),
+        *(
+            "redis+sentinel://u:hunter2/x@a:1/svc",
+            "redis://:0/hunter2@redis",
+            "redis+sentinel://[hunter2@a/svc",
+        ),
+        "redis://:hunter2\u2100@redis",  # which normalises to a/c
+    ],
+)
+def test_no_part_of_a_password_that_is_not_percent_encoded_is_in_an_error(url: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        connect(proxy_settings([Source("flags", {"registry": url})]).registry)
+    assert "hunter2" not in f"{caught.value.message} {caught.value.hint}"
 
 
 @pytest.mark.parametrize(

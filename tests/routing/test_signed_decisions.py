@@ -221,9 +221,10 @@ async def test_keys_of_a_url_are_fetched_again_and_outlast_a_server_that_is_down
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     found = reload.signing_keys(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
-    read = Verifier(found.current)
-    with pytest.raises(ContractInvalid, match="does not accept signed contracts"):
-        read(signed(DIRECT))
+    read = Verifier(found.usable)
+    decision = decide(signed(DIRECT), ["other"], None, OPEN, Registry(), read=read, now=NOW)
+    assert (decision.kind, decision.error and decision.error.code) == ("fallback", "keys-unavailable")
+    assert read(DIRECT).signature is None
     found.start()
     try:
         await eventually(lambda: KEY.id in found.current().by_id)
@@ -238,6 +239,14 @@ async def test_keys_of_a_url_are_fetched_again_and_outlast_a_server_that_is_down
     finally:
         await found.stop()
         await runner.cleanup()
+
+
+async def test_no_keys_in_a_file_make_a_signed_contract_invalid(tmp_path: Path) -> None:
+    file = tmp_path / "contract-keys.json"
+    file.write_text('{"keys": []}')
+    for location in (None, str(file)):
+        with pytest.raises(ContractInvalid, match="does not accept signed contracts"):
+            Verifier(reload.signing_keys(location).usable)(signed(DIRECT))
 
 
 async def test_an_unknown_key_is_fetched_at_once_but_not_for_every_forged_contract(
@@ -258,7 +267,7 @@ async def test_an_unknown_key_is_fetched_at_once_but_not_for_every_forged_contra
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     found = reload.signing_keys(f"http://127.0.0.1:{runner.addresses[0][1]}/keys")
-    read = Verifier(found.current, on_unknown_key=found.look_again)
+    read = Verifier(found.usable, on_unknown_key=found.look_again)
     found.start()  # it would look again by itself in half a minute
     try:
         await eventually(lambda: found.current().by_id)

@@ -78,7 +78,6 @@ def is_address(host: str) -> bool:
 def secret_command(namespace: str, registry: Registry) -> str:
     """Creates the Secret. A URL that may hold a password is not repeated: it is taken from the variable of
     the proxy's setting."""
-    parts = urlsplit(registry.url)
-    plain = "@" not in parts.netloc and not parts.query
+    plain = "@" not in registry.url and not urlsplit(registry.url).query
     url = shlex.quote(registry.url) if plain else '"$DEVROUTE_REGISTRY"'
     return f"kubectl --namespace {namespace} create secret generic {SECRET} --from-literal={URL_KEY}={url}"

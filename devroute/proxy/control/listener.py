@@ -10,7 +10,7 @@ from typing import Final, cast
 import structlog
 
 from devroute import descriptors
-from devroute.errors import DevrouteError, HeadTooLarge, RequestTimeout
+from devroute.errors import DevrouteError, HeadTooLarge, OriginDenied, RequestTimeout
 from devroute.http.error_response import http1_error
 from devroute.http.http1.request import check_partial_head
 from devroute.proxy.control.control import PORT
@@ -21,7 +21,7 @@ from devroute.proxy.ports.limits import HEAD_SECONDS, MAX_HTTP_HEAD
 from devroute.proxy.ports.routes import Routes
 from devroute.tasks import TaskOwner
 from devroute.token_bucket import TokenBucket
-from devroute.tunnel.protocol.websocket import accept_upgrade, split_head
+from devroute.tunnel.protocol.websocket import HeadLines, accept_upgrade, split_head
 
 #: Bytes of an upgrade's head: a token, and what ingresses add.
 MAX_HEAD: Final = 16 * 1024
@@ -123,15 +123,18 @@ class FirstHead(asyncio.Protocol):
             self._refuse(error)
             return
         self.transport.pause_reading()  # HELLO may have arrived already; it is read once there is a link
-        authorization = head.fields.get(b"authorization", b"").decode("latin-1")
         self._read = read[end:]
-        self._admission = self._listener.tasks.start(self._admit(authorization, response))
+        self._admission = self._listener.tasks.start(self._admit(head, response))
 
-    async def _admit(self, authorization: str, response: bytes) -> None:
+    async def _admit(self, head: HeadLines, response: bytes) -> None:
         """Upgrade if the token or certificate is valid. Cancelled with the connection, and by the
         deadline."""
         listener = self._listener
+        authorization = head.fields.get(b"authorization", b"").decode("latin-1")
         try:
+            # Browsers send it with each upgrade, for any site, and a client certificate by themselves.
+            if b"origin" in head.fields:
+                raise OriginDenied("a browser may not open a tunnel", hint="register with devroute up")
             certificate = self.transport.get_extra_info("peercert")
             identity = await listener.tunnels.authenticate(authorization, certificate)
         except DevrouteError as error:

@@ -291,20 +291,19 @@ class Tunnels:
                 member.deadline = loop.call_later(self.revoked_seconds, link.close_with, error)
 
     def review_identities(
-        self, check_current: Callable[[Identity, float], None], now: float, tokens: object
+        self, check_current: Callable[[Identity, float], float | None], now: float, tokens: object
     ) -> None:
-        """End the links whose identity is not current: `check_current` raises the reason. There may be
-        thousands, so nothing is checked while `tokens`, which it depends on, are the same object, no identity
-        is new and none has expired."""
+        """End the links whose identity is not current: `check_current` raises the reason, or returns when
+        it expires, if ever. There may be thousands, so nothing is checked while `tokens`, which it depends
+        on, are the same object, no identity is new and none has expired."""
         if tokens is self._checked_against and now < self._next_expiry:
             return
         self._checked_against = tokens
-        identities = [member.identity for member in self.links.values()]
-        self._next_expiry = min((each.expires for each in identities if each.expires), default=math.inf)
+        self._next_expiry = math.inf
         for link, member in list(self.links.items()):
             identity = member.identity
             try:
-                check_current(identity, now)
+                self._next_expiry = min(self._next_expiry, check_current(identity, now) or math.inf)
             except DevrouteError as error:
                 log.warning("laptop.ended", subject=identity.subject, code=error.code, reason=error.message)
                 link.reject(error)

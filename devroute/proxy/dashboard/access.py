@@ -69,7 +69,7 @@ class Access:
     def __init__(
         self,
         authenticate: Authenticate,
-        check_current: Callable[[Identity, float], None],
+        check_current: Callable[[Identity, float], object],
         shared: SharedSessions,
         record: RecordEvent,
     ) -> None:

@@ -82,6 +82,7 @@ async def test_a_valid_upgrade_is_accepted_even_byte_by_byte() -> None:
         (upgrade("wrong"), 401, "token-invalid"),
         (upgrade().replace(b"Bearer", b"Basic"), 401, "token-invalid"),
         (upgrade().replace(b"authorization", b"x"), 401, "token-invalid"),
+        (upgrade().replace(b"upgrade: w", b"Origin: https://evil\r\nupgrade: w"), 403, "origin-denied"),
         (upgrade().replace(b"upgrade: websocket", b"x: y"), 400, "tunnel-protocol"),
         (upgrade().replace(b"version: 13", b"version: 7"), 400, "tunnel-protocol"),
         (b"GET /tunnel HTTP/1.1\r\nx: " + b"y" * 17_000, 431, "head-too-large"),

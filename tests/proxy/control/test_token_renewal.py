@@ -81,11 +81,12 @@ async def renewed(link: AgentLink, token: str) -> handshake.Renewed:
         return handshake.decode(handshake.Renewed, await link.renew(token))
 
 
-def in_force(later: float) -> Callable[[Identity, float], None]:
-    def judge(identity: Identity, now: float) -> None:
+def in_force(later: float) -> Callable[[Identity, float], float | None]:
+    def judge(identity: Identity, now: float) -> float | None:
         assert identity.expires is not None
         if identity.expires <= now + later:
             raise TokenExpired("the token has expired")
+        return identity.expires
 
     return judge
 
@@ -178,9 +179,13 @@ async def test_identities_are_not_checked_again_while_nothing_has_changed() -> N
     asked: list[str] = []
     tokens = object()
 
+    def current_until(identity: Identity, now: float) -> float | None:
+        asked.append(identity.subject)
+        return identity.expires
+
     def look(now: float, tokens: object = tokens) -> list[str]:
         asked.clear()
-        where.tunnels.review_identities(lambda identity, now: asked.append(identity.subject), now, tokens)
+        where.tunnels.review_identities(current_until, now, tokens)
         return list(asked)
 
     async with site(authenticate=authenticate) as where:
