@@ -199,14 +199,17 @@ class Policy:
             service=str(destination),
         )
 
-    def permit_reached_address(self, host_ip: str, destination: Destination) -> None:
+    def permit_reached_address(
+        self, host_ip: str, destination: Destination, *, outside: bool = False
+    ) -> None:
         """Check an address of what a laptop reaches by TCP, before connecting to it. A host outside of the
-        cluster has none inside. Raises ReachDenied."""
+        cluster has none inside, nor has a service that is an alias of one (`outside`). Raises ReachDenied."""
         try:
             ips = effective_addresses(ipaddress.ip_address(host_ip))
         except ValueError:  # a zone id
             ips = ()
-        never = SPECIAL if destination.namespace else SPECIAL + self.cluster
+        inside_too = destination.namespace and not outside
+        never = SPECIAL if inside_too else SPECIAL + self.cluster
         inside = [(ip, name) for ip in ips for network, name in never if ip in network]
         if ips and not inside:
             return

@@ -91,6 +91,7 @@ class ContractRouter:
         self._clock = clock
         self._directory = directory
         self._policy = policy
+        pools.observers.append(self.forget)  # the routes of decisions lead to pools
         self._route_builder = RouteBuilder(pools, mesh, self._shadow, cacheable=cacheable)
         # By contract and service as raw bytes; for shadow traffic by laptop and service, so that a new ticket
         # replaces the older one.
@@ -99,7 +100,8 @@ class ContractRouter:
         )
 
     def forget(self) -> None:
-        """Clear the cache, after a change of policy, of signing keys or of a saved contract."""
+        """Clear the cache, after a change of policy, of signing keys or of a saved contract, and once pools
+        were removed."""
         self.decisions.clear()
 
     def __call__(self, request: InboundRequest) -> Route:

@@ -21,6 +21,8 @@ from devroute.upstream.resolver import Resolver
 
 #: Raises TargetDenied for an IP address and port that may not be reached.
 Permit = Callable[[str, int], None]
+#: Raises ReachDenied for the name and the addresses that an alias (CNAME) leads to, if it may not.
+PermitAlias = Callable[[str, list[str]], None]
 
 #: Delay before the next address of a name is tried in parallel (RFC 8305 §5).
 HAPPY_EYEBALLS_SECONDS: Final = 0.25
@@ -62,9 +64,10 @@ class Dialer:
     """`label` is the address for messages; `unreachable` the error class for failed or timed-out attempts,
     `unknown` that of names that do not resolve, the same unless it is given.
     Times in seconds. Without `permit` the host is trusted and tried each time: it is the engineer's own app,
-    which may be about to start. With `permit` there is a circuit breaker. `tls`: the context for a protocol
-    of ALPN, None for cleartext; only without `permit`. `retry_refused`: seconds for which a refused
-    connection is tried again, since an app restarts when its source is saved."""
+    which may be about to start. With `permit` there is a circuit breaker, and `permit_alias`, if given, is
+    asked about aliases. `tls`: the context for a protocol of ALPN, None for cleartext; only without `permit`.
+    `retry_refused`: seconds for which a refused connection is tried again, since an app restarts when its
+    source is saved."""
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Dialer:
         unreachable: type[DevrouteError] = TargetUnreachable,
         unknown: type[DevrouteError] | None = None,
         permit: Permit | None = None,
+        permit_alias: PermitAlias | None = None,
         tls: Callable[[str], ssl.SSLContext] | None = None,
         connect_timeout: float = CONNECT_SECONDS,
         retry_refused: float = 0.0,
@@ -91,6 +95,7 @@ class Dialer:
         self._unreachable = unreachable
         self._unknown = unknown or unreachable
         self._permit = permit
+        self._permit_alias = permit_alias
         self._tls = tls
         self._breaker = CircuitBreaker() if permit is not None else None
 
@@ -182,7 +187,12 @@ class Dialer:
     async def _dial_permitted(self, protocol: Callable[[], P], permit: Permit) -> P:
         """A name may resolve differently after the check, so only checked addresses are dialled."""
         loop = asyncio.get_running_loop()
-        addresses = [self._host] if self._literal else await self._resolver.look_up(self._host)
+        addresses = [self._host]
+        if not self._literal:
+            found = await self._resolver.look_up(self._host)
+            addresses = found.addresses
+            if self._permit_alias is not None and found.name not in ("", self._host.removesuffix(".")):
+                self._permit_alias(found.name, addresses)
         for address in addresses:
             permit(address, self._port)
         refused: OSError | None = None

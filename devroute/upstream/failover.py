@@ -16,6 +16,7 @@ from devroute.errors import DevrouteError, FailoverFailed
 from devroute.headers import EGRESS, FAILOVER, HOST, ORIGIN, RESULT, line_start
 from devroute.http.http2.headers import is_grpc
 from devroute.http.message import Framing, Headers, RequestHead, ResponseHead
+from devroute.http.subject_field import SUBJECT_NAME, without_subject
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 
 #: Bytes of a request's body that are kept: most requests that are no uploads have fewer.
@@ -29,8 +30,10 @@ _UPGRADE: Final = Framing.UPGRADE
 #: The service's own address, from its sidecar: b.shop.svc.cluster.local:8080.
 _ORIGIN: Final = re.compile(re.escape(line_start(ORIGIN)) + rb"([a-z0-9.-]{1,253}:[0-9]{1,5})\r\n")
 _HOST: Final = re.compile(rb"\r\nhost:[ \t]*([^\r]*)", re.IGNORECASE)
-#: Headers for this proxy only.
-_OURS: Final = re.compile(f"\r\n(?:{ORIGIN}|{HOST}|{FAILOVER}|{EGRESS}):[^\r]*".encode(), re.IGNORECASE)
+#: Headers for this proxy only, and the one that services believe of its certificate.
+_OURS: Final = re.compile(
+    rf"\r\n(?:{ORIGIN}|{HOST}|{FAILOVER}|{EGRESS}|{SUBJECT_NAME}):[^\r]*".encode(), re.IGNORECASE
+)
 #: The service's sidecar sets it on what it lets pass, whatever comes of the request.
 _RESULT: Final = re.compile(f"\r\n{RESULT}:".encode(), re.IGNORECASE)
 _ADDED: Final = f"\r\n{HOST}: %b\r\n{FAILOVER}: %b\r\n{EGRESS}: %b:0".encode()
@@ -118,6 +121,8 @@ class _FailoverStream:
         self._stream.send_data(data)
 
     def send_end(self, trailers: Headers) -> None:
+        if trailers:  # the service may get them, under the proxy's certificate
+            trailers = without_subject(trailers)
         self._trailers = trailers
         self._stream.send_end(trailers)
 

@@ -18,7 +18,8 @@ MAX_POOLS: Final = 4096
 
 
 class Pools:
-    """Upstreams by service and address. Asks `policy` about every IP address."""
+    """Upstreams by service and address. Asks `policy` about every IP address. `observers`: called once pools
+    were removed, for those that keep what `get` has returned: one address is to have one pool."""
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class Pools:
         self._max_in_flight = max_in_flight
         self._resolver = Resolver()
         self._pools: dict[tuple[str, Address], NegotiatingUpstream] = {}
+        self.observers: list[Callable[[], None]] = []
 
     def get(self, service: str, address: Address) -> NegotiatingUpstream:
         key = (service, address)
@@ -60,9 +62,12 @@ class Pools:
 
     def prune(self) -> None:
         """Remove unused pools."""
-        for key, pool in list(self._pools.items()):
-            if not pool.busy:
-                del self._pools[key]
+        unused = [key for key, pool in self._pools.items() if not pool.busy]
+        for key in unused:
+            del self._pools[key]
+        if unused:
+            for observer in self.observers:
+                observer()
 
     def limit(self, max_in_flight: int) -> None:
         """The number of requests in flight to one target; those beyond it are not interrupted."""

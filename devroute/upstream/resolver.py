@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+from dataclasses import dataclass
 from typing import Final
 
 from devroute.bounded_cache import BoundedCache
@@ -21,22 +22,32 @@ MAX_UNKNOWN: Final = 32
 MAX_NAMES_BYTES: Final = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The addresses of a host, without repetitions, in the system's order. `name`: the one that has them, in
+    lower case without a final dot: another one than the host's where that is an alias (CNAME); "" where the
+    system does not report it."""
+
+    addresses: list[str]
+    name: str = ""
+
+
 class Resolver:
     """For one event loop."""
 
     def __init__(self) -> None:
         self._known: BoundedCache[str, bool] = BoundedCache(MAX_NAMES_BYTES)
-        self._running: dict[str, asyncio.Future[list[str]]] = {}
+        self._running: dict[str, asyncio.Future[Resolved]] = {}
         self._unknown = 0
 
-    async def look_up(self, host: str) -> list[str]:
-        """The addresses, without repetitions, in the system's order. Raises OSError."""
+    async def look_up(self, host: str) -> Resolved:
+        """Raises OSError."""
         running = self._running.get(host)
         if running is None:
             running = self._start(host, self._known.get(host) is not None)
         return await asyncio.shield(running)  # others may wait for it
 
-    def _start(self, host: str, known: bool) -> "asyncio.Future[list[str]]":
+    def _start(self, host: str, known: bool) -> "asyncio.Future[Resolved]":
         unknown = self._unknown
         busy, most = (len(self._running) - unknown, MAX_KNOWN) if known else (unknown, MAX_UNKNOWN)
         if busy >= most:
@@ -45,7 +56,7 @@ class Resolver:
         future = self._running[host] = loop.create_future()
         self._unknown += not known
 
-        def ended(outcome: list[str] | OSError) -> None:
+        def ended(outcome: Resolved | OSError) -> None:
             del self._running[host]
             self._unknown -= not known
             if isinstance(outcome, OSError):
@@ -57,7 +68,7 @@ class Resolver:
             future.set_result(outcome)
 
         def run() -> None:
-            outcome = _addresses(host)
+            outcome = _resolve(host)
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(ended, outcome)
 
@@ -68,12 +79,14 @@ class Resolver:
         return future
 
 
-def _addresses(host: str) -> list[str] | OSError:
+def _resolve(host: str) -> Resolved | OSError:
     """Blocks."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
     except OSError as error:
         return error
     except UnicodeError:  # a label that is too long for IDNA
         return socket.gaierror(socket.EAI_NONAME, "not a name")
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    name = next((entry[3] for entry in found if entry[3]), "")
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return Resolved(addresses, name.lower().removesuffix("."))

@@ -29,6 +29,7 @@ from devroute.routing.route import FAILOVER, Route
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.comparison import ComparedResponse
 from devroute.routing.shadow.traffic import ShadowTraffic
+from devroute.upstream import pools
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from devroute.upstream.mirror import MirrorUpstream
 from devroute.upstream.negotiating import NegotiatingUpstream
@@ -267,6 +268,19 @@ async def test_idle_pools_are_forgotten(desk: Desk) -> None:
     assert desk.pools.get("foo", address) is not idle
     stream.cancel()
     await desk.pools.close()
+
+
+async def test_a_route_leads_to_the_pool_that_its_address_has_now(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, contract = Address("192.168.1.12", 8001), b'{"foo": "192.168.1.12:8001"}'
+    first = desk.route(contract).upstream
+    desk.pools.prune()
+    again = desk.route(contract).upstream
+    assert again is desk.pools.get("foo", address) is not first
+    monkeypatch.setattr(pools, "MAX_POOLS", 1)
+    desk.pools.get("bar", address)  # there is room for one only
+    assert desk.route(contract).upstream is desk.pools.get("foo", address) is not again
 
 
 # --- callers -----------------------------------------------------------------------------------------------

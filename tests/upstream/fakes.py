@@ -69,6 +69,7 @@ class RecordingUpstream(RecordingSink):
         super().__init__()
         self.sink: ResponseSink
         self.head: RequestHead
+        self.trailers: Headers = []
 
     def open(self, head: RequestHead, sink: ResponseSink) -> UpstreamStream:
         self.head, self.sink = head, sink
@@ -79,6 +80,7 @@ class RecordingUpstream(RecordingSink):
         self._record(data)
 
     def send_end(self, trailers: Headers) -> None:
+        self.trailers = trailers
         self._record("end")
 
     def cancel(self) -> None:

@@ -23,10 +23,12 @@ def mesh() -> RecordingUpstream:
     return RecordingUpstream()
 
 
-def opened(target: RecordingUpstream, mesh: RecordingUpstream, sink: RecordingSink) -> UpstreamStream:
+def opened(
+    target: RecordingUpstream, mesh: RecordingUpstream, sink: RecordingSink, wire: bytes = WIRE
+) -> UpstreamStream:
     options = OfferOptions(except_status=(404,), except_methods=("PUT",))
     upstream = FailoverUpstream(target, mesh, options, "foo", "alice", "foo answered by alice (tunnel)")
-    return upstream.open(RequestHead(b"PUT", b"/a", Framing.CHUNKED, 0, WIRE), sink)
+    return upstream.open(RequestHead(b"PUT", b"/a", Framing.CHUNKED, 0, wire), sink)
 
 
 def test_a_declined_request_is_sent_to_the_service_with_what_was_kept_of_it(
@@ -60,6 +62,22 @@ def test_the_rest_of_a_request_is_sent_to_the_service_only(
     stream.send_data(b"b")
     stream.send_end([])
     assert mesh.events == ["open", b"a", b"b", "end"]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_no_request_names_a_subject_under_the_proxy_s_certificate(
+    target: RecordingUpstream, mesh: RecordingUpstream, sink: RecordingSink, *, early: bool
+) -> None:
+    subject = b"x_devroute_subject: alice\r\nX-Devroute.Subject:alice\r\n"
+    stream = opened(target, mesh, sink, WIRE.replace(b"x: y\r\n", subject + b"x_devroute_subjects: 1\r\n"))
+    trailers = [(b"x-devroute-subject", b"alice"), (b"X_Devroute_Subject", b"alice"), (b"x-checksum", b"1")]
+    if early:
+        stream.send_end(trailers)
+    target.sink.on_head(MISSING)
+    if not early:
+        stream.send_end(trailers)
+    assert mesh.head.wire.count(b"ubject") == mesh.head.wire.count(b"\r\nx_devroute_subjects: 1\r\n") == 1
+    assert mesh.trailers == [(b"x-checksum", b"1")]
 
 
 def test_other_responses_stand(

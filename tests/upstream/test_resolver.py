@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from devroute.upstream.dialer import Dialer, connect_first
-from devroute.upstream.resolver import MAX_KNOWN, MAX_UNKNOWN, Resolver
+from devroute.upstream.resolver import MAX_KNOWN, MAX_UNKNOWN, Resolved, Resolver
 from tests.support.eventually import PATIENCE_S, eventually
 
 REAL = socket.getaddrinfo
@@ -48,15 +48,15 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
 
 async def test_slow_names_delay_no_others(names: Names) -> None:
     resolver = Resolver()
-    assert await resolver.look_up("works") == ["127.0.0.1"]
+    assert (await resolver.look_up("works")).addresses == ["127.0.0.1"]
     slow = [asyncio.ensure_future(resolver.look_up(f"slow-{number}")) for number in range(MAX_UNKNOWN)]
     await eventually(lambda: len(names.asked) == 1 + MAX_UNKNOWN)
     with pytest.raises(OSError, match="other names are being looked up"):
         await resolver.look_up("slow-another")
-    assert await asyncio.wait_for(resolver.look_up("works"), PATIENCE_S) == ["127.0.0.1"]
+    assert (await asyncio.wait_for(resolver.look_up("works"), PATIENCE_S)).addresses == ["127.0.0.1"]
     names.answer.set()
-    assert await asyncio.gather(*slow) == [["127.0.0.1"]] * MAX_UNKNOWN
-    assert await resolver.look_up("slow-another") == ["127.0.0.1"]
+    assert [each.addresses for each in await asyncio.gather(*slow)] == [["127.0.0.1"]] * MAX_UNKNOWN
+    assert (await resolver.look_up("slow-another")).addresses == ["127.0.0.1"]
 
 
 async def test_a_name_is_looked_up_once_for_all_that_wait(names: Names) -> None:
@@ -66,12 +66,23 @@ async def test_a_name_is_looked_up_once_for_all_that_wait(names: Names) -> None:
     await eventually(lambda: names.asked)
     first.cancel()
     names.answer.set()
-    assert await asyncio.gather(*others) == [["127.0.0.1"]] * len(others)
+    assert [each.addresses for each in await asyncio.gather(*others)] == [["127.0.0.1"]] * len(others)
     assert names.asked == ["slow"]
     for _ in range(3):
         with pytest.raises(socket.gaierror):
             await resolver.look_up("unknown")
     assert names.asked.count("unknown") == 3
+
+
+async def test_an_alias_has_the_name_that_it_leads_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(host: str, port: None, *, type: int, flags: int) -> Any:
+        assert flags == socket.AI_CANONNAME
+        name = "DB.Example.com." if host == "alias" else ""
+        return [(2, type, 6, name, ("192.0.2.7", 0)), (2, type, 6, "", ("192.0.2.7", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert await Resolver().look_up("alias") == Resolved(["192.0.2.7"], "db.example.com")
+    assert await Resolver().look_up("other") == Resolved(["192.0.2.7"], "")
 
 
 async def test_without_a_thread_only_that_look_up_fails(
@@ -83,7 +94,7 @@ async def test_without_a_thread_only_that_look_up_fails(
         for _ in range(2 * MAX_UNKNOWN):
             with pytest.raises(OSError, match="can't start new thread"):
                 await asyncio.wait_for(resolver.look_up("works"), PATIENCE_S)
-    assert await asyncio.wait_for(resolver.look_up("works"), PATIENCE_S) == ["127.0.0.1"]
+    assert (await asyncio.wait_for(resolver.look_up("works"), PATIENCE_S)).addresses == ["127.0.0.1"]
 
 
 async def test_a_literal_address_waits_for_nothing(names: Names) -> None:

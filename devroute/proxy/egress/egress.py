@@ -31,6 +31,7 @@ from devroute.proxy.egress.tcp import MeshTcp
 from devroute.proxy.egress.watched_stream import WatchedStream
 from devroute.proxy.settings import ProxySettings
 from devroute.proxy.telemetry.audit_events import RecordEvent, refusal_fields
+from devroute.quoting import quote
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY
 from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_UNREAD, SUBJECT_WAITING, WindowBudget
 from devroute.tunnel.proxy_link import ProxyLink
@@ -135,12 +136,25 @@ class Egress:
                 unreachable=TargetUnreachable,
                 unknown=ServiceUnknown,
                 permit=lambda ip, port: self.policy().permit_reached_address(ip, destination),
+                permit_alias=lambda name, ips: self._permit_alias(destination, name, ips),
                 connect_timeout=self.settings.connect_timeout,
                 resolver=self._resolver,
             )
             dialer.label = str(destination)
             found = self._tcp[destination] = MeshTcp(destination, dialer)
         return found
+
+    def _permit_alias(self, destination: Destination, name: str, addresses: list[str]) -> None:
+        """Check where an alias leads, as a Service of type ExternalName: policy has judged its own name only.
+        Raises ReachDenied."""
+        if f".{name}".endswith(f".{self.settings.reach_domain}"):
+            raise ReachDenied(
+                f"{destination} is an alias of {quote(name)}, in the cluster: no laptop may reach that",
+                hint="name the service itself, which the policy can judge",
+                service=str(destination),
+            )
+        for ip in addresses:
+            self.policy().permit_reached_address(ip, destination, outside=True)
 
     # --- periodic work, and reloads
 

@@ -21,17 +21,15 @@ from devroute.errors import (
 from devroute.headers import EGRESS, SUBJECT, TRACE, VIA
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import VIA_HTTP2, Framing, Headers, HeadLimits, RequestHead, ResponseHead
+from devroute.http.subject_field import SIGN
 from devroute.upstream.interface import ResponseSink, Upstream, UpstreamStream
 from devroute.upstream.quota import RefusedStream
 
 #: Fields that only the mesh may set: the caller's certificate, what Envoy obeys, what devroute's parts say to
-#: each other. The contract itself, and what goes with it through the chain, are the app's. CGI, WSGI and PHP
-#: give an app one variable for all names that differ only in what is neither letter nor digit: there
-#: x_devroute_subject would be ours.
-_SIGN: Final = r"[^0-9a-z:\r]"
+#: each other, in every spelling. The contract itself, and what goes with it through the chain, are the app's.
 _OF_THE_MESH: Final = re.compile(
-    rf"\r\n(?:forwarded|x{_SIGN}forwarded{_SIGN}client{_SIGN}cert|x{_SIGN}envoy{_SIGN}[^:\r]*"
-    rf"|(?!{VIA}:|{TRACE}:)x{_SIGN}devroute{_SIGN}[^:\r]*):[^\r]*".encode(),
+    rf"\r\n(?:forwarded|x{SIGN}forwarded{SIGN}client{SIGN}cert|x{SIGN}envoy{SIGN}[^:\r]*"
+    rf"|(?!{VIA}:|{TRACE}:)x{SIGN}devroute{SIGN}[^:\r]*):[^\r]*".encode(),
     re.IGNORECASE,
 )
 _HOST: Final = re.compile(rb"\r\nhost:[^\r]*", re.IGNORECASE)

@@ -26,8 +26,12 @@ from devroute.errors import ProtocolError
 from devroute.tunnel.protocol.frames import VERSION
 
 
-def _direct(value: object) -> object:
-    return parse_address(value) if isinstance(value, str) else value
+def _direct(value: object) -> Address | None:
+    if value is None or isinstance(value, Address):
+        return value
+    if not isinstance(value, str):  # pydantic would make an Address of a mapping, whatever is in it
+        raise ValueError("an address is a string, HOST:PORT")
+    return parse_address(value)
 
 
 def _terms(value: object) -> object:

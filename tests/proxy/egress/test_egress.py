@@ -1,6 +1,7 @@
 """What a laptop reaches: policy, limits, audit and TCP, over a real link and real sockets."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 import weakref
@@ -38,7 +39,7 @@ from devroute.tunnel.protocol import flood_guard
 from devroute.tunnel.protocol.flood_guard import REFUSED_AS_TINY, TINY_BURST
 from devroute.tunnel.protocol.frames import WINDOW
 from devroute.tunnel.protocol.windows import PROCESS_WAITING, SUBJECT_UNREAD, SUBJECT_WAITING, WindowBudget
-from devroute.upstream.resolver import Resolver
+from devroute.upstream.resolver import Resolved, Resolver
 from devroute.upstream.tcp import TcpConnection, TcpStream
 from tests.support.eventually import eventually
 from tests.support.loopback import App, Client, Site, answer, get, head, post, site
@@ -61,12 +62,13 @@ class Names(Resolver):
         super().__init__()
         self.asked: list[str] = []
         self.addresses: list[str] | None = [ELSEWHERE]
+        self.alias_of = ""
 
-    async def look_up(self, host: str) -> list[str]:
+    async def look_up(self, host: str) -> Resolved:
         self.asked.append(host)
         if self.addresses is None:
             raise socket.gaierror(socket.EAI_NONAME, "unknown")
-        return self.addresses
+        return Resolved(self.addresses, self.alias_of or host.removesuffix("."))
 
 
 @dataclass
@@ -575,6 +577,42 @@ async def test_no_name_leads_to_this_machine_or_its_metadata() -> None:
             client = await found.tcp(f"tcp://db.data:{port}")
             assert isinstance(client.error, ReachDenied)
             assert "no laptop may reach that" in client.error.message
+
+
+@pytest.mark.parametrize("name", ["redis.devroute.svc.cluster.local", "db.other.svc.cluster.local"])
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_no_alias_leads_past_the_policy_to_a_service_of_the_cluster(name: str) -> None:
+    async with database(lambda reader, writer: reader.read()) as port, reaching() as found:
+        found.names.alias_of = name
+        for destination in (f"tcp://db.team:{port}", f"tcp://eu.example.com:{port}"):
+            client = await found.tcp(destination)
+            assert isinstance(client.error, ReachDenied)
+            assert client.error.message == (
+                f"{destination} is an alias of '{name}', in the cluster: no laptop may reach that"
+            )
+
+
+@pytest.mark.usefixtures("loopback_permitted")
+async def test_an_alias_of_a_host_outside_leads_to_no_address_of_the_cluster() -> None:
+    ended: list[asyncio.StreamWriter] = []
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended.append(writer)
+
+    async with database(wait) as port, reaching() as found:
+        for alias_of, cluster in (("db.example.com", ""), ("", "cluster: {services: [127.0.0.0/8]}\n")):
+            found.names.alias_of = alias_of
+            found.policy = Policy.parse(POLICY + cluster)
+            client = await found.tcp(f"tcp://db.team:{port}")
+            assert client.error is None
+            client.stream.cancel()  # type: ignore[attr-defined]
+        await eventually(lambda: len(ended) == 2)
+        found.names.alias_of = "db.example.com"
+        client = await found.tcp(f"tcp://db.team:{port}")
+        assert isinstance(client.error, ReachDenied)
+        assert f"leads to {ELSEWHERE}, in the" in client.error.message
 
 
 @pytest.mark.usefixtures("loopback_permitted")

@@ -60,6 +60,8 @@ def test_what_a_newer_peer_adds_is_ignored() -> None:
         ({"services": [{"service": "foo"}, {"service": "foo"}]}, "twice"),
         ({"services": [{"service": "no such name"}]}, "services.0.service"),
         ({"services": [{"service": "foo", "direct": "10.0.0.1"}]}, "services.0.direct"),
+        ({"services": [{"service": "foo", "direct": {"host": "b\r\nc", "port": 80}}]}, "services.0.direct"),
+        ({"services": [{"service": "foo", "direct": ["b", 80]}]}, "services.0.direct"),
         ({"services": [{"service": "foo", "scheme": "ftp"}]}, "services.0.scheme"),
         ({"services": [{"service": "foo", "terms": {"paths": [["/a"]]}}]}, "services.0.terms"),
     ],
