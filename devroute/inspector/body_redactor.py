@@ -6,6 +6,7 @@ that have a form of their own. Time is linear in the body's size, however small 
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from devroute.inspector.capture import Body, inflate_all
@@ -137,7 +138,9 @@ class WholeBodyRedactor:
                 begins in (b"{", b"[") and not _has(self._media_type, (b"css", b"script"))
             )
         if not whole:
-            self._lines = LineRedactor(self._redacted_text, b"\n", self._limit)
+            # Not a method of this object, which would be a reference cycle.
+            redact = partial(_redacted_text, self._masks, self._media_type)
+            self._lines = LineRedactor(redact, b"\n", self._limit)
 
     def _is_text_type(self) -> bool:
         return not self._media_type or _has(self._media_type, _TEXT_TYPES)
@@ -171,15 +174,16 @@ class WholeBodyRedactor:
             return self._masks.xml(data)
         if self._has_fields or data.lstrip(_BLANK)[:1] in (b"{", b"["):
             return self._masks.json(data)
-        return self._redacted_text(data)
+        return _redacted_text(self._masks, self._media_type, data)
 
-    def _redacted_text(self, data: bytes) -> bytes:
-        """Redacts what is no document of a format with fields, or has one inside."""
-        if _has(self._media_type, _SOURCE_TYPES):
-            return self._masks.quoted(data)
-        if _has(self._media_type, _TEXT_TYPES) or _is_text(data):
-            return self._masks.json(data)
-        return self._masks.quoted(data)
+
+def _redacted_text(masks: Masks, media_type: bytes, data: bytes) -> bytes:
+    """Redacts what is no document of a format with fields, or has one inside."""
+    if _has(media_type, _SOURCE_TYPES):
+        return masks.quoted(data)
+    if _has(media_type, _TEXT_TYPES) or _is_text(data):
+        return masks.json(data)
+    return masks.quoted(data)
 
 
 def _has(media_type: bytes, parts: tuple[bytes, ...]) -> bool:

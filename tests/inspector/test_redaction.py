@@ -316,7 +316,7 @@ def test_a_path_costs_a_deep_document_no_walk_from_its_root_for_each_value(path:
     assert redactor is not None
     before = thread_time()
     redactor.feed(body)
-    kept, _, _ = redactor.finish()
+    kept = redactor.finish().data
     assert thread_time() - before < 2
     assert path != "$..card" or SECRET.encode() not in kept
 
