@@ -52,7 +52,7 @@ def test_revoke_takes_one_token_by_its_id_or_all_of_a_person(file: Path, capsys:
     assert run(["token", "revoke", one.token_id, "--file", str(file)], {}) == 0
     assert capsys.readouterr().err == f"revoked {one.token_id} of alice\n"
     tokens = Tokens.parse(file.read_text())
-    assert not tokens.has(one)
+    assert tokens.record_of(one) is None
     assert tokens.identity_of(second, 0).subject == "alice"
     assert run(["token", "revoke", "alice", "--file", str(file)], {}) == 0
     assert [record.subject for record in Tokens.parse(file.read_text()).records] == ["bob"]

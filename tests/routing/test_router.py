@@ -29,11 +29,10 @@ from devroute.routing.route import FAILOVER, Route
 from devroute.routing.router import ContractRouter
 from devroute.routing.shadow.comparison import ComparedResponse
 from devroute.routing.shadow.traffic import ShadowTraffic
-from devroute.upstream import pools
 from devroute.upstream.interface import ResponseSink, UpstreamStream
 from devroute.upstream.mirror import MirrorUpstream
 from devroute.upstream.negotiating import NegotiatingUpstream
-from devroute.upstream.pools import Pools
+from devroute.upstream.pools import MAX_POOLS, Pools
 from tests.support.loopback import Client, get
 
 OPEN = Policy.from_mapping({"direct": {"networks": ["192.168.0.0/16", "100.64.0.0/10"]}})
@@ -270,16 +269,14 @@ async def test_idle_pools_are_forgotten(desk: Desk) -> None:
     await desk.pools.close()
 
 
-async def test_a_route_leads_to_the_pool_that_its_address_has_now(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_route_leads_to_the_pool_that_its_address_has_now(desk: Desk) -> None:
     address, contract = Address("192.168.1.12", 8001), b'{"foo": "192.168.1.12:8001"}'
     first = desk.route(contract).upstream
     desk.pools.prune()
     again = desk.route(contract).upstream
     assert again is desk.pools.get("foo", address) is not first
-    monkeypatch.setattr(pools, "MAX_POOLS", 1)
-    desk.pools.get("bar", address)  # there is room for one only
+    for number in range(MAX_POOLS):  # there is no room for one more
+        desk.pools.get("bar", Address("192.168.1.13", 1 + number))
     assert desk.route(contract).upstream is desk.pools.get("foo", address) is not again
 
 
