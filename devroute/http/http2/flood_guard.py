@@ -14,5 +14,6 @@ CONTROL_BURST: Final = 1000
 CONTROL_PER_SECOND: Final = 100
 CONTROL_PER_FRAME: Final = 4
 
-#: Of these, as many as a peer may send while it does not read: most have a reply of 17 bytes, so 1 MiB waits.
-UNREAD_CONTROL: Final = 64 * 1024
+#: Of these, as many as a peer may send while it does not read: most have a reply of 17 bytes, so 272 KiB
+#: wait.
+UNREAD_CONTROL: Final = 16 * 1024
