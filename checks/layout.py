@@ -7,6 +7,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from checks.source import modules
+
 #: Modules that every package may import and that belong to none (ARCHITECTURE.md, "The map").
 LEAVES = {
     "bounded_cache",
@@ -49,23 +51,17 @@ REASON = "Longer than "
 def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
     """One line for each violation below `paths`, as "file:line: what is wrong"."""
     paths = list(paths)
-    for file in _modules(root / "devroute", paths):
-        name = file.relative_to(root).as_posix()
+    for name, text in modules(root, "devroute", paths):
+        file = root / name
         if file.parent == root / "devroute" and file.stem not in LEAVES:
             yield f"{name}:1: a module at the top of the package; move it into its package (ARCHITECTURE.md)"
-        text = file.read_text(encoding="utf-8")
         if file.name == "__init__.py" and not ast.get_docstring(ast.parse(text)):
             yield f"{name}:1: a package without a docstring; say what it is, what it owns, and where to start"
         yield from long_parts(name, text)
-    for file in _modules(root / "tests", paths):
+    for name, _ in modules(root, "tests", paths):
+        file = root / name
         if file.name.startswith("test_") and (problem := _misplaced(root, file)):
-            yield f"{file.relative_to(root).as_posix()}:1: {problem}"
-
-
-def _modules(folder: Path, paths: list[Path]) -> Iterator[Path]:
-    for file in sorted(folder.rglob("*.py")):
-        if any(file.is_relative_to(path) for path in paths):
-            yield file
+            yield f"{name}:1: {problem}"
 
 
 def _misplaced(root: Path, file: Path) -> str | None:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from checks.source import docstrings, modules
+
 #: The module that spells the names.
 OWNER = "devroute/headers.py"
 ADVICE = "a header name spelled out; use its constant of devroute/headers.py"
@@ -17,23 +19,16 @@ _AT_START = re.compile(r"\W*x-devroute")
 
 def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
     """One line for each header name that is spelled out below `paths`, as "file:line: what is wrong"."""
-    paths = list(paths)
-    for file in sorted((root / "devroute").rglob("*.py")):
-        name = file.relative_to(root).as_posix()
-        if name != OWNER and any(file.is_relative_to(path) for path in paths):
-            for line in spelled_names(file.read_text(encoding="utf-8")):
+    for name, text in modules(root, "devroute", paths):
+        if name != OWNER:
+            for line in spelled_names(text):
                 yield f"{name}:{line}: {ADVICE}"
 
 
 def spelled_names(text: str) -> list[int]:
     """The lines with a literal that is, or begins with, a header name of devroute's own."""
     tree = ast.parse(text)
-    documented = {
-        node.body[0].value  # type: ignore[attr-defined]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and ast.get_docstring(node, clean=False) is not None
-    }
+    documented = docstrings(tree)
     return sorted(
         node.lineno
         for node in ast.walk(tree)

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from checks.source import modules
+
 #: The module that may start tasks for others.
 OWNER = "devroute/tasks.py"
 ADVICE = "a task needs an owner: start it in an asyncio.TaskGroup or by a devroute.tasks.TaskOwner"
@@ -14,11 +16,9 @@ _STARTS = {"create_task", "ensure_future"}
 
 def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
     """One line for each task below `paths` that has no owner, as "file:line: what is wrong"."""
-    paths = list(paths)
-    for file in sorted((root / "devroute").rglob("*.py")):
-        name = file.relative_to(root).as_posix()
-        if name != OWNER and any(file.is_relative_to(path) for path in paths):
-            for line in loose_tasks(file.read_text(encoding="utf-8")):
+    for name, text in modules(root, "devroute", paths):
+        if name != OWNER:
+            for line in loose_tasks(text):
                 yield f"{name}:{line}: {ADVICE}"
 
 

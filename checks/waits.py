@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from checks.source import modules
+
 ADVICE = "wait for what is to happen: eventually() or quiet() of tests/support/eventually.py"
 #: Files that may sleep, and why.
 EXCEPTIONS = {
@@ -20,11 +22,9 @@ EXCEPTIONS = {
 
 def problems(root: Path, paths: Iterable[Path]) -> Iterator[str]:
     """One line for each wait below `paths` that has no exception, as "file:line: what is wrong"."""
-    paths = list(paths)
-    for file in sorted((root / "tests").rglob("*.py")):
-        name = file.relative_to(root).as_posix()
-        if name not in EXCEPTIONS and any(file.is_relative_to(path) for path in paths):
-            for line in sleeps(file.read_text(encoding="utf-8")):
+    for name, text in modules(root, "tests", paths):
+        if name not in EXCEPTIONS:
+            for line in sleeps(text):
                 yield f"{name}:{line}: {ADVICE}"
 
 

@@ -12,6 +12,8 @@ import tokenize
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from checks.source import docstrings
+
 #: A retired word, as a pattern, and what to write instead. A space stands for any white space.
 RETIRED = {
     r"whoever|whomever": "name the role: the caller, the peer, the client",
@@ -142,13 +144,11 @@ def _of_python(source: str, *, tests: bool) -> Iterator[Prose]:
     """Comments and strings; of tests comments, docstrings and names only, since they quote what they test."""
     yield from _comments(source)
     tree = ast.parse(source)
-    documented = set()
+    documented = docstrings(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                documented.add(node.body[0].value)  # type: ignore[attr-defined]
-            if getattr(node, "name", "").startswith("test_"):
-                yield node.lineno, node.name.replace("_", " ")  # type: ignore[union-attr]
+        defines = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if defines and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield from [(node.lineno, node.value)] if node in documented or not tests else []
