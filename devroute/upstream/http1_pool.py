@@ -39,8 +39,6 @@ class Http1Pool(Http1PoolBase):
 
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         super().__init__(dialer, max_in_flight)
-        # The number of calls of `close_idle`: connections of older generations serve no further request.
-        self._generation = 0
         self._idle: list[Http1Connection] = []
         # Requests on connections that have never carried a response.
         self._unanswered: dict[Http1Stream, None] = {}
@@ -87,8 +85,7 @@ class Http1Pool(Http1PoolBase):
         await super().close()
 
     def close_idle(self) -> None:
-        """Close idle connections, and use those that are busy or being opened for no further request."""
-        self._generation += 1
+        super().close_idle()
         for connection in list(self._idle):
             connection.close()
 

@@ -26,8 +26,6 @@ class Http2Pool(AddressPool):
 
     def __init__(self, dialer: Dialer, max_in_flight: int = MAX_IN_FLIGHT) -> None:
         super().__init__(dialer, max_in_flight)
-        # The number of calls of `close_idle`: connections of older generations serve no further request.
-        self._generation = 0
         self._connections: list[Http2UpstreamConnection] = []
         self._waiting: deque[Http2UpstreamStream] = deque()
         self._connecting = False  # at most one connection at a time
@@ -60,8 +58,7 @@ class Http2Pool(AddressPool):
             self._admit(await self._connect(seconds))
 
     def close_idle(self) -> None:
-        """Close idle connections, and use those that are busy or being opened for no further request."""
-        self._generation += 1
+        super().close_idle()
         for connection in list(self._connections):
             connection.retire()
 
