@@ -146,8 +146,8 @@ def _of_python(source: str, *, tests: bool) -> Iterator[Prose]:
     tree = ast.parse(source)
     documented = docstrings(tree)
     for node in ast.walk(tree):
-        defines = isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if defines and node.name.startswith("test_"):
+        named = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, named) and node.name.startswith("test_"):
             yield node.lineno, node.name.replace("_", " ")
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
