@@ -54,7 +54,6 @@ class Http1ServerConnection(Downstream):
         "_lingering",
         "_parsing",
         "_reader",
-        "_writes_paused",
         "exchange",
     )
 
@@ -65,7 +64,6 @@ class Http1ServerConnection(Downstream):
         self._reader: BodyReader | None = None  # of a request body that is not complete
         self._discarded = 0  # bytes received since the response was complete, at `_discard_started`
         self._discard_started = context.now
-        self._writes_paused = False  # the client does not read
         self._parsing = False
         self._lingering = False
         self._first_request = True
@@ -102,7 +100,7 @@ class Http1ServerConnection(Downstream):
         """Serve the buffered requests, up to one that has to wait."""
         self._parsing = True  # exchanges may be complete when they start: a loop instead of recursion
         served = 0
-        while self._buffer and not (self.exchange or self._reader or self._lingering or self._writes_paused):
+        while self._buffer and not (self.exchange or self._reader or self._lingering or self.write_paused):
             buffer = self._buffer
             if buffer.startswith(b"\r\n"):
                 self._buffer = without_empty_lines(buffer)
@@ -260,12 +258,12 @@ class Http1ServerConnection(Downstream):
             super().resume_reading()
 
     def pause_writing(self) -> None:
-        self._writes_paused = True  # no further request is served meanwhile: responses would fill memory
+        super().pause_writing()  # no further request is served meanwhile: responses would fill memory
         if self.exchange is not None:
             self.exchange.pause_response()
 
     def resume_writing(self) -> None:
-        self._writes_paused = False
+        super().resume_writing()
         if self.exchange is not None:
             self.exchange.resume_response()
         elif not self._parsing:
@@ -315,7 +313,7 @@ class Http1ServerConnection(Downstream):
             or now - self._discard_started > MAX_LINGER_SECONDS
         ):
             self.close()
-        elif self._buffer and not self._writes_paused:
+        elif self._buffer and not self.write_paused:
             if waited > timeouts.head:
                 message = f"the request's head was not complete after {timeouts.head:g} s"
                 self._reject(RequestTimeout(message))

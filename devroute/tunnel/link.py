@@ -44,15 +44,13 @@ FEW_STREAMS: Final = 2
 
 
 class Link(Connection):
-    """`write_paused`: the connection takes no more for now. `sources`: owners that send large bodies, least
-    recently active first. `close_error`: why the link ended, None while it is open. `goaway`: the reason of
-    the peer's GOAWAY, None without one."""
+    """`sources`: owners that send large bodies, least recently active first. `close_error`: why the link
+    ended, None while it is open. `goaway`: the reason of the peer's GOAWAY, None without one."""
 
     def __init__(
         self, session: Session, websocket: WebSocket, loop: asyncio.AbstractEventLoop, liveness: Liveness
     ) -> None:
         super().__init__(loop)
-        self.write_paused = False
         self.sources: dict[LinkStream, None] = {}
         self.close_error: DevrouteError | None = None
         self.goaway: Reason | None = None
@@ -196,13 +194,13 @@ class Link(Connection):
             self.disconnected.set_result(None)
 
     def pause_writing(self) -> None:
-        self.write_paused = True
+        super().pause_writing()
         for owner in list(self.sources):
             if not owner.stopped:
                 owner.stop()
 
     def resume_writing(self) -> None:
-        self.write_paused = False
+        super().resume_writing()
         self._reply()
         self.flush()
         for owner in list(self.sources):

@@ -17,7 +17,7 @@ from devroute.upstream.http1_stream import Http1PoolBase, Http1Stream
 class Http1Connection(Connection):
     """One connection: idle in its pool, or serving one stream. `idle_limit`: seconds for which it may be idle
     before it is used again; `repeated_head`: the last one that the upstream had sent before;
-    `unsolicited`: it has sent something without a request; `write_paused`: it takes no more for now."""
+    `unsolicited`: it has sent something without a request."""
 
     __slots__ = (
         "_is_readable",
@@ -29,7 +29,6 @@ class Http1Connection(Connection):
         "repeated_head",
         "stream",
         "unsolicited",
-        "write_paused",
     )
 
     def __init__(self, pool: Http1PoolBase, loop: asyncio.AbstractEventLoop) -> None:
@@ -41,7 +40,6 @@ class Http1Connection(Connection):
         self.idle_limit = NO_LIMIT
         self.generation = 0
         self.unsolicited = False
-        self.write_paused = False
         self.repeated_head: ResponseHead | None = None
         self.stream: Http1Stream | None = None
 
@@ -91,12 +89,12 @@ class Http1Connection(Connection):
             stream.lost(error)
 
     def pause_writing(self) -> None:
-        self.write_paused = True
+        super().pause_writing()
         if self.stream is not None:
             self.stream.sink.pause_request()
 
     def resume_writing(self) -> None:
-        self.write_paused = False
+        super().resume_writing()
         if self.stream is not None:
             self.stream.sink.resume_request()
 

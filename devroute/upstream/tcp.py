@@ -188,16 +188,15 @@ class TcpStream:
 
 
 class TcpConnection(PausedConnection):
-    """The connection to the server. It passes nothing on until `resume_reading`. `write_paused`: it takes no
-    more for now."""
+    """The connection to the server. It passes nothing on until `resume_reading`."""
 
-    __slots__ = ("_began", "_peer_ended", "_received", "_sent", "_stream", "write_paused")
+    __slots__ = ("_began", "_peer_ended", "_received", "_sent", "_stream")
 
     def __init__(self, stream: TcpStream, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._stream = stream
         self._began = loop.time()
-        self._sent = self._received = self._peer_ended = self.write_paused = False
+        self._sent = self._received = self._peer_ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -236,9 +235,9 @@ class TcpConnection(PausedConnection):
         self._stream.lost(error, complete=complete, refused=self._refused)
 
     def pause_writing(self) -> None:
-        self.write_paused = True
+        super().pause_writing()
         self._stream.pause_source()
 
     def resume_writing(self) -> None:
-        self.write_paused = False
+        super().resume_writing()
         self._stream.resume_source()

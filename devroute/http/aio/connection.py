@@ -123,11 +123,11 @@ READ_TURN: Final = ReadTurn()
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Subclasses implement `received` and `lost`."""
+    """Subclasses implement `received` and `lost`. `write_paused`: the transport takes no more for now."""
 
     __slots__ = (
         "_flush_due", "_loop", "_loss", "_out", "_out_bytes", "_reads_paused", "_resuming", "_unsent",
-        "_unsent_since", "closed", "over_tls", "transport",
+        "_unsent_since", "closed", "over_tls", "transport", "write_paused",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -141,6 +141,7 @@ class Connection(asyncio.BufferedProtocol):
         self._loss: Exception | None = None
         self._unsent = -1  # bytes that a closing connection had still to send at the last look, -1 before it
         self._unsent_since = 0.0
+        self.write_paused = False
         self.closed = False
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)  # until connection_made
 
@@ -187,6 +188,12 @@ class Connection(asyncio.BufferedProtocol):
                 self.buffer_updated(size)
 
     # --- writing
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
 
     def write(self, data: bytes) -> None:
         """Send soon, together with everything else that is written in this turn."""

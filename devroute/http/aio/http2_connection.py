@@ -32,20 +32,19 @@ MAX_DISCARDED_BYTES: Final = 1024 * 1024
 
 
 class Http2Connection(Connection):
-    """`full`: the transport takes no more for now. `finished`: streams can neither send nor receive any more,
-    though the transport may still be open. `paused_sources`: the streams whose sources are paused."""
+    """`finished`: streams can neither send nor receive any more, though the transport may still be open.
+    `paused_sources`: the streams whose sources are paused."""
 
     __slots__ = (
         "_blocked", "_control_frames", "_dirty", "_discarded", "_flushing", "_resets",
-        "_unread", "finished", "full", "paused_sources", "protocol", "streams",
+        "_unread", "finished", "paused_sources", "protocol", "streams",
     )  # fmt: skip
 
     def __init__(self, protocol: Http2Protocol, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.protocol = protocol
-        self.full, self._unread = False, 0  # control frames since it is full
         self.finished = False
-        self._discarded = 0  # bytes received after the end
+        self._discarded = self._unread = 0  # bytes after the end; control frames while the transport is full
         self.streams: dict[int, Http2Stream] = {}
         self.paused_sources: dict[Http2Stream, None] = {}
         self._dirty: dict[Http2Stream, None] = {}  # with something to send, in the order of their turns
@@ -187,7 +186,7 @@ class Http2Connection(Connection):
     def _on_control_frame(self, event: h2.Event) -> None:
         if not self._control_frames.spend(self._loop.time()):
             self.fail("sent a flood of control frames", ErrorCodes.ENHANCE_YOUR_CALM)
-        elif self.full:
+        elif self.write_paused:
             self._unread += 1
             if self._unread > UNREAD_CONTROL:
                 self.fail("does not read the replies to its control frames", ErrorCodes.ENHANCE_YOUR_CALM)
@@ -205,7 +204,7 @@ class Http2Connection(Connection):
             stream.pause()
             return
         self._dirty[stream] = None
-        if self.full:
+        if self.write_paused:
             stream.pause()
         elif stream.queued_bytes >= FLUSH_BYTES:
             self.flush()
@@ -232,7 +231,7 @@ class Http2Connection(Connection):
         dirty = self._dirty
         protocol = self.protocol
         pending = 0
-        while dirty and not self.full:
+        while dirty and not self.write_paused:
             stream = next(iter(dirty))
             del dirty[stream]
             size = stream.pump(protocol)
@@ -245,7 +244,7 @@ class Http2Connection(Connection):
                 continue
             if stream.chunks:
                 self._wait(stream)
-            elif stream.source_paused and not self.full:
+            elif stream.source_paused and not self.write_paused:
                 stream.resume()
         data = protocol.data_to_send()
         if data and not self.finished:
@@ -260,16 +259,17 @@ class Http2Connection(Connection):
         stream.pause()
 
     def pause_writing(self) -> None:
-        self.full = True
+        super().pause_writing()
         for stream in list(self._dirty):
             if stream.chunks:
                 stream.pause()
 
     def resume_writing(self) -> None:
-        self.full, self._unread = False, 0
+        super().resume_writing()
+        self._unread = 0
         self.flush()
         for stream in list(self.paused_sources):
-            if self.full:
+            if self.write_paused:
                 return
             if not stream.chunks:
                 stream.resume()

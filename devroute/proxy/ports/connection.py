@@ -74,7 +74,6 @@ class PortConnection(Connection):
         "_request",
         "_since",
         "_task",
-        "_writes_paused",
     )
 
     def __init__(self, port: Port, loop: asyncio.AbstractEventLoop) -> None:
@@ -85,7 +84,6 @@ class PortConnection(Connection):
         self._task: asyncio.Task[None] | None = None  # that waits for a response
         self._since = port.now  # the connection began to wait for what it waits for
         self._lingering = False
-        self._writes_paused = False  # the client does not read
         self._peer: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -133,7 +131,7 @@ class PortConnection(Connection):
             self.resume_reading()
 
     def _is_free(self) -> bool:
-        return self._task is None and not (self._lingering or self._writes_paused or self.closed)
+        return self._task is None and not (self._lingering or self.write_paused or self.closed)
 
     def _serve_next(self) -> bool:
         """Serve the first request of the buffer; False if it is not complete or goes elsewhere. Raises what
@@ -187,7 +185,7 @@ class PortConnection(Connection):
         """Give the connection away, with what was read and is not served; once the client has read enough of
         the responses before, since the other protocol does not know of them."""
         self.flush()
-        if self._writes_paused:
+        if self.write_paused:
             return
         buffer, self._buffer = self._buffer, b""
         self.resume_reading()
@@ -253,10 +251,10 @@ class PortConnection(Connection):
     # --- flow control
 
     def pause_writing(self) -> None:
-        self._writes_paused = True  # no further request is served meanwhile: responses would fill memory
+        super().pause_writing()  # no further request is served meanwhile: responses would fill memory
 
     def resume_writing(self) -> None:
-        self._writes_paused = False
+        super().resume_writing()
         if not self.closed:
             self._go_on()
 
@@ -271,7 +269,7 @@ class PortConnection(Connection):
         if self._task is not None or self._request is not None:
             if waited > REQUEST_SECONDS:
                 self._give_up()
-        elif self._lingering or self._writes_paused:
+        elif self._lingering or self.write_paused:
             if waited > (LINGER_SECONDS if self._lingering else REQUEST_SECONDS):
                 self._end()
         elif self._buffer:
