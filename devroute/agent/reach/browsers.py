@@ -10,15 +10,14 @@ from urllib.parse import urlsplit
 
 from devroute.agent.reach.mesh_port import MeshPort
 from devroute.errors import ReachPageDenied
-from devroute.http.http1.fields import END_OF_HEAD
+from devroute.http.http1.fields import END_OF_HEAD, TOKEN
 from devroute.inspector.access import is_loopback
 
 _LINES: Final = re.compile(rb"\r\n(host|origin|sec-fetch-site):[ \t]*([^\r]*)", re.IGNORECASE)
 #: The first line of a page's request, which other protocols lack (`GET key` is Redis), and what may become
 #: one. A page chooses any method (RFC 9110 §9.1).
-_METHOD: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE: Final = re.compile(_METHOD + rb" [^\0- \x7f]+ HTTP/1\.[01]\r?\n")
-_BEGINNING: Final = re.compile(_METHOD + rb"(?: [^\0- \x7f]*(?: (.{0,9}))?)?\Z", re.DOTALL)
+_REQUEST_LINE: Final = re.compile(TOKEN + rb" [^\0- \x7f]+ HTTP/1\.[01]\r?\n")
+_BEGINNING: Final = re.compile(TOKEN + rb"(?: [^\0- \x7f]*(?: (.{0,9}))?)?\Z", re.DOTALL)
 _VERSIONS: Final = (b"HTTP/1.0\r", b"HTTP/1.1\r")
 #: Bytes of a request at a port for bytes by which its head has to end.
 MAX_FIRST_HEAD: Final = 64 * 1024

@@ -8,6 +8,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError
 from devroute.headers import CONTRACT, FAILOVER, HOST, MATCHED, REASON, RESULT, RULE, UNSENT
+from devroute.http.http1.fields import TOKEN
 from devroute.http.message import Framing, Headers
 
 #: A chunk-size line has a few digits; the rest is room for extensions, which are ignored (RFC 9112 §7.1.1).
@@ -20,7 +21,7 @@ _CR: Final = 0x0D
 
 # Each can match in one way only, so no line makes them backtrack.
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,12})(?:[ \t]*;[\t -~\x80-\xff]*)?")
-_TRAILER_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t -~\x80-\xff]*)")
+_TRAILER_LINE: Final = re.compile(rb"(" + TOKEN + rb"):([\t -~\x80-\xff]*)")
 
 #: Fields that frame or route a message, and headers that the mesh trusts, are refused in a trailer section
 #: (RFC 9110 §6.5.1): a next hop that merges trailers into the head would act on them.

@@ -12,6 +12,9 @@ from devroute.quoting import ONLY_IDENTIFIERS
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
+#: For a regular expression: a token, as methods and field names are (RFC 9110 §5.6.2).
+TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+
 #: RFC 9110 §8.6 sets no limit; 15 digits are exact as a float everywhere, and more than any disk holds.
 MAX_LENGTH_DIGITS: Final = 15
 

@@ -19,6 +19,7 @@ from devroute.http.http1.fields import (
     REQUEST_HOP,
     REQUEST_ID,
     REQUEST_KINDS,
+    TOKEN,
     TRACE,
     TRACEPARENT,
     VIA,
@@ -38,7 +39,7 @@ _reader: Final = FieldReader(REQUEST_KINDS)
 _shapes: Final = Shapes()
 _NO_FIELDS: Final[dict[bytes, bytes]] = {}
 
-_REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-\"$-~]+) HTTP/1\.([01])\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb") ([!-\"$-~]+) HTTP/1\.([01])\r\n")
 # All in one match: removing them one by one would copy the rest of the buffer each time.
 _EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)+")
 _METHOD_START: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")

@@ -15,6 +15,7 @@ from devroute.http.http1.fields import (
     RESPONSE_HOP,
     RESPONSE_KINDS,
     SWITCHING_HOP,
+    TOKEN,
     Field,
     FieldReader,
     known_fault,
@@ -28,7 +29,7 @@ from devroute.http.message import MAX_FIELD_LINES, NO_LIMIT, Framing, ResponseHe
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t -~\x80-\xff]*))?")
 #: RFC 9112 §5, RFC 9110 §5.5.
-_FIELD_LINE: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+_FIELD_LINE: Final = re.compile(TOKEN + rb":[\t -~\x80-\xff]*")
 _KEEP_ALIVE_TIMEOUT: Final = re.compile(rb"(?:^|[,\s])timeout=([0-9]{1,9})(?![0-9])")
 
 #: Every line that it knows has passed _FIELD_LINE.

@@ -12,6 +12,7 @@ from typing import Final
 
 from devroute.errors import DevrouteError, HeadTooLarge, NotSupported, RequestMalformed, UpstreamInvalid
 from devroute.http.http1.body import ChunkedBody
+from devroute.http.http1.fields import TOKEN
 from devroute.http.http1.request import parse_request_head
 from devroute.http.http1.response import parse_response_head
 from devroute.http.message import (
@@ -49,7 +50,7 @@ _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 # A request line, a status line, or the "0" before trailers; it may contain nothing that ends it early.
 _START = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.1|HTTP/1\.1 [1-9][0-9][0-9] [A-Za-z' -]*|0")
 _NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]*")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = re.compile(TOKEN)
 _SECTION = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9a-z]+: (?:[!-~\x80-\xff][\t -~\x80-\xff]*(?<![\t ]))?\r\n)*")
 _STREAMING = re.compile(rb"\ncontent-type:[ \t]*application/(?:grpc|connect\+)", re.IGNORECASE)
 _GRPC = re.compile(rb"\ncontent-type:[ \t]*application/grpc(?=[+;\r \t])", re.IGNORECASE)

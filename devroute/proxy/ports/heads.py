@@ -5,13 +5,14 @@ import time
 from typing import Final
 
 from devroute.errors import BodyTooLarge, HeadTooLarge, NotSupported, RequestMalformed
+from devroute.http.http1.fields import TOKEN
 from devroute.http.http1.request import parse_request_head
 from devroute.http.message import REASON_PHRASES, InboundRequest
 from devroute.proxy.ports.limits import MAX_BODY_BYTES, MAX_FIELD_BYTES, MAX_FIELDS
 from devroute.proxy.ports.message import Response
 from devroute.timestamps import http_date
 
-_PATH: Final = re.compile(rb"(?:\r\n)*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ (/[^ ?\r\n]*)[ ?]")
+_PATH: Final = re.compile(rb"(?:\r\n)*" + TOKEN + rb" (/[^ ?\r\n]*)[ ?]")
 
 
 def path_of(head: bytes) -> bytes:
