@@ -28,6 +28,7 @@ from devroute.mesh import testbed
 from tests.inspector.browser import Browser, chromium, firefox, needed
 from tests.inspector.protobuf.laptop import laptop
 from tests.proxy.dashboard import browser_cases
+from tests.support.eventually import eventually
 from tests.support.inspector import serve_inspector
 from tests.support.ports import free_port
 
@@ -141,6 +142,7 @@ class Scene:
 
     async def fresh(self) -> None:
         """Reset the page: no requests, filters or dialogs."""
+        self.app.seen.clear()
         await self.browser.open(self.url)
         await self.browser.until("document.querySelector('#live')?.dataset.state === 'live'")
         await self.browser.js(
@@ -160,6 +162,11 @@ class Scene:
             ROW,
             count,
         )
+
+    async def replayed(self, count: int) -> None:
+        """Wait for the row of a replay, which is shown before the app has the request, and for the app."""
+        await self.rows(count)
+        await eventually(lambda: len(self.app.seen) == count)
 
 
 def serving(
@@ -479,7 +486,7 @@ async def test_edit_and_replay_sends_the_edited_request(scene: Scene) -> None:
         "const f = document.getElementById('edit-headers'); f.value = f.value.replace('nonsense', '')"
     )
     await browser.click("dialog button", "Send")
-    await scene.rows(2)
+    await scene.replayed(2)
     await browser.shows(".frame h2", "/api/orders/9?dry=1")
     method, target, headers, body = scene.app.seen[-1]
     assert (method, target, body) == ("PUT", "/api/orders/9?dry=1", b'{"edited": true}')
@@ -569,7 +576,7 @@ async def test_line_breaks_of_bodies_pass_the_forms_unchanged(scene: Scene) -> N
         if edit:
             await browser.js("document.getElementById('edit-body').value = arguments[0]", edit)
         await browser.click("dialog button", "Send")
-        await scene.rows(count)
+        await scene.replayed(count)
         assert scene.app.seen[-1][3] == sent
 
     await browser.press("m")
