@@ -51,9 +51,11 @@ export async function copy(text, what, more = "") {
   }
 }
 
-// One modal dialog at a time. The browser keeps the focus inside, and restores it afterwards.
+// One modal dialog at a time. The browser keeps the focus inside, and restores it afterwards. A closed one is empty: what
+// it showed of a request stays in the page no longer than it is visible.
 export function dialog(title, content, buttons, wide = false) {
   const box = byId("dialog");
+  box.onclose = () => { if (!box.open) box.replaceChildren(); };
   box.className = wide ? "wide" : "";
   const heading = h("h2", { id: "dialog-title" }, title);
   box.setAttribute("aria-labelledby", "dialog-title");
