@@ -159,12 +159,15 @@ class Http1ServerConnection(Downstream):
     def _serve(self, request: InboundRequest) -> None:
         self._first_request = False
         exchange = self.exchange = Http1Exchange(self, self._context, request)
-        if request.framing is _LENGTH or request.framing is _CHUNKED:
-            self._reader = body_reader(request.framing, request.length, RequestMalformed)
+        if request.framing is not _LENGTH and request.framing is not _CHUNKED:
+            exchange.start()
+            return
+        reader = self._reader = body_reader(request.framing, request.length, RequestMalformed)
+        buffer, self._buffer = self._buffer, b""
+        self.resume_reading()  # before the upstream may pause it: more may be buffered than of requests
         exchange.start()
-        if self._reader is not None and self._buffer:
-            buffer, self._buffer = self._buffer, b""
-            self._buffer = self._receive_body(self._reader, buffer)
+        if buffer and not self._lingering:
+            self._buffer = self._receive_body(reader, buffer)
 
     def _receive_body(self, reader: BodyReader, data: bytes) -> bytes:
         """Pass body data on, or discard them after the response; returns what follows the body."""
@@ -247,6 +250,7 @@ class Http1ServerConnection(Downstream):
         """Close our half now, and the connection when the client has closed its half."""
         self._lingering = True
         self._buffer = b""
+        self.resume_reading()  # closing with unread bytes would reset the connection, and lose the response
         self._last_progress = self._discard_started = self._context.now
         self.half_close()
 
@@ -266,7 +270,7 @@ class Http1ServerConnection(Downstream):
         super().resume_writing()
         if self.exchange is not None:
             self.exchange.resume_response()
-        elif not self._parsing:
+        elif not self._parsing and not self.closed:
             self._last_progress = self._context.now
             self.resume_reading()
             self._serve_buffered()

@@ -167,7 +167,8 @@ class Http2Exchange(Exchange):
 
     def receive_data(self, data: bytes) -> None:
         request = self.request
-        if request.framing is _LENGTH and self.bytes_in + len(data) > request.length:
+        framing = request.framing  # NONE, with data: a content-length of 0, and no END_STREAM with the head
+        if (framing is _LENGTH or framing is _NONE) and self.bytes_in + len(data) > request.length:
             self._fail_length("longer")
         else:
             super().receive_data(data)

@@ -500,6 +500,81 @@ async def test_pipelined_requests_are_buffered_up_to_their_limit(bench: Bench) -
     assert MAX_PIPELINED_BYTES < most <= MAX_PIPELINED_BYTES + RECEIVE_BYTES
 
 
+async def read_paused(bench: Bench) -> Http1ServerConnection:
+    """The one connection, when more requests are buffered than may be."""
+    await eventually(lambda: bench.server.connections)
+    (connection,) = bench.server.connections
+    assert isinstance(connection, Http1ServerConnection)
+    await eventually(lambda: connection.reads_paused)
+    return connection
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new app connection", "the same one"])
+async def test_a_body_that_was_pipelined_is_read_whole(bench: Bench, again: bool) -> None:
+    body = bytes(MAX_PIPELINED_BYTES + 1_000_000)
+    go = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"POST" not in await read_head(reader):
+            await go.wait()
+            writer.write(b"HTTP/1.1 204 No Content\r\n%b\r\n" % (b"" if again else b"connection: close\r\n"))
+            if not again:
+                return
+        assert await reader.readexactly(len(body)) == body
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    bench.handler = app
+    reader, writer = await bench.dial()
+    writer.write(request(close=False))
+    writer.write(request(b"POST", fields=b"content-length: %d\r\n" % len(body), body=body))
+    await read_paused(bench)
+    go.set()
+    async with asyncio.timeout(PATIENCE_S):
+        assert b" 204 " in await read_head(reader)
+        assert b" 200 " in await read_head(reader)
+
+
+async def test_what_follows_the_last_request_of_a_connection_is_read_and_discarded(bench: Bench) -> None:
+    """Closed with bytes that are not read, the connection would be reset, and the response be lost."""
+    go = asyncio.Event()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await go.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+
+    bench.handler = app
+    reader, writer = await bench.dial()
+    writer.write(request() + bytes(8 * 1024 * 1024))
+    await read_paused(bench)
+    go.set()
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await reader.read()).endswith(b"\r\n\r\nhi")
+        await eventually(lambda: not writer.transport.get_write_buffer_size())
+
+
+async def test_a_connection_that_closes_serves_no_request_that_waited(bench: Bench) -> None:
+    response = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n" + bytes(60_000)
+    bench.handler = answers(*[response] * 200)
+    reader, writer = await bench.dial()
+    writer.transport.pause_reading()
+    writer.write(request(close=False) * 200)
+    await eventually(lambda: bench.exchanges)
+    (connection,) = bench.server.connections
+    assert isinstance(connection, Http1ServerConnection)
+    await eventually(lambda: connection.exchange is None and connection.write_paused)
+    await quiet(lambda: len(bench.exchanges))
+    served = len(bench.exchanges)
+    assert connection.buffered
+    bench.server.tick(asyncio.get_running_loop().time() + TIMEOUTS.keep_alive + 1)
+    assert connection.closed
+    writer.transport.resume_reading()
+    async with asyncio.timeout(PATIENCE_S):
+        assert len(await reader.read()) > served * 60_000
+    await eventually(lambda: not bench.server.connections)
+    assert len(bench.exchanges) == served
+
+
 async def test_an_upgraded_connection_is_read_on_after_much_early_data(bench: Bench) -> None:
     early = bytes(MAX_PIPELINED_BYTES + 100_000)
     switch = asyncio.Event()

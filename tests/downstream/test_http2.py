@@ -31,6 +31,7 @@ from devroute.http.http2 import flood_guard, protocol
 from devroute.http.message import InboundRequest
 from devroute.routing.route import Route
 from devroute.upstream.dialer import Dialer
+from devroute.upstream.http1_pool import Http1Pool
 from devroute.upstream.http2_pool import Http2Pool
 from devroute.upstream.interface import Upstream
 from devroute.upstream.negotiating import NegotiatingUpstream
@@ -565,6 +566,37 @@ async def test_a_request_of_another_length_gets_its_400_and_the_app_never_its_en
         await asyncio.wait_for(app.streams[0].complete.wait(), PATIENCE_S)
         answer(b"hello")(app.streams[0])
         assert (await client.whole(other))[1] == b"hello"
+
+
+@pytest.mark.parametrize("end", [True, False], ids=["ended", "open"])
+@pytest.mark.parametrize("length", [0, 10])
+async def test_no_byte_after_a_requests_length_reaches_an_app_that_speaks_http_1_1(
+    length: int, end: bool
+) -> None:
+    """It would be another request there, which has passed no policy."""
+    received = bytearray()
+
+    async def app(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            received.extend(data)
+        writer.close()
+
+    smuggled = b"GET /smuggled HTTP/1.1\r\nhost: foo\r\n\r\n"
+    server = await asyncio.start_server(app, "127.0.0.1", 0)
+    dialer = Dialer("127.0.0.1", server.sockets[0].getsockname()[1])
+    async with server, data_port(Http1Pool(dialer)) as port, peer(port.number) as client:
+        stream = client.request((b"content-length", b"%d" % length), end=False, grpc=False)
+        await eventually(lambda: received)  # on a connection that is there, and on one that is being made
+        client.send(stream, bytes(length) + smuggled, end=end)
+        fields, body, _, _ = await client.whole(stream)
+        assert fields[b":status"] == b"400"
+        assert f"longer than its content-length, {length} bytes" in json.loads(body)["message"]
+        early = client.request((b"content-length", b"%d" % length), end=False, grpc=False)
+        client.send(early, bytes(length) + smuggled, end=end)
+        assert (await client.whole(early))[0][b":status"] == b"400"
+        await port.settled(2)
+        await eventually(lambda: not port.server.connections or not client.ended)
+    assert b"/smuggled" not in received
 
 
 @pytest.mark.parametrize(
