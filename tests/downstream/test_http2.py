@@ -977,6 +977,44 @@ async def test_data_that_is_under_way_when_the_proxy_resets_its_stream_is_ignore
         assert not any(isinstance(event, h2.events.StreamReset) for event in client.events)
 
 
+async def test_responses_that_cross_the_cancellation_of_their_requests_are_no_flood() -> None:
+    """One deadline may end a thousand calls at once, and an app that stood still responds to all of them."""
+    count = 900
+    received, cancelled, sent = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def app(peer: Peer) -> None:
+        calls = [(await peer.until(h2.events.RequestReceived)).stream_id for _ in range(count)]
+        kept = (await peer.until(h2.events.RequestReceived)).stream_id
+        received.set()
+        await cancelled.wait()
+        for call in calls:
+            peer.answer(call)
+            peer.trailers(call, (b"grpc-status", b"0"))
+        sent.set()
+        await peer.until(h2.events.StreamEnded, number=kept)
+        peer.answer(kept)
+        peer.send(kept, b"still here", end=True)
+        while not peer.ended:
+            await peer.turn()
+
+    async with AsyncExitStack() as stack:
+        number = await stack.enter_async_context(serving(app, streams=1024))
+        port = await stack.enter_async_context(data_port(Http2Pool(Dialer("127.0.0.1", number))))
+        client = await stack.enter_async_context(peer(port.number))
+        calls = [client.request(end=False) for _ in range(count)]
+        kept = client.request(end=False)
+        client.flush()
+        await asyncio.wait_for(received.wait(), PATIENCE_S)
+        for call in calls:
+            client.wire.reset_stream(call)
+        client.flush()
+        await port.settled(count)
+        cancelled.set()
+        await asyncio.wait_for(sent.wait(), PATIENCE_S)
+        client.send(kept, b"", end=True)
+        assert (await client.whole(kept))[1] == b"still here"
+
+
 async def test_a_peer_that_keeps_sending_still_receives_why_its_connection_ended() -> None:
     async with data_port(App()) as port, peer(port.number) as client:
         client.raw(*[FLOODS["ping"]] * (3 * flood_guard.CONTROL_BURST))

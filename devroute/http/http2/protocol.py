@@ -138,6 +138,7 @@ class Http2Protocol(H2Connection):
         self._need = 0  # bytes that it needs before parsing goes on
         self.more = False
         self._block_open = False  # CONTINUATION has to follow
+        self._late_heads = 0  # that may still come of requests that were reset here
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
 
@@ -187,10 +188,18 @@ class Http2Protocol(H2Connection):
     def _without_event(self, kind: int, flags: int, number: int, length: int) -> list[Event]:
         """What stands for a frame for which h2 has no event: it costs as much to read as any other."""
         if kind in (HEADERS, CONTINUATION, PUSH_PROMISE):
-            expected = not flags & END_HEADERS
+            expected = not flags & END_HEADERS or self._is_late_head(number)
         else:
             expected = kind == DATA and length > 0 and self._was_reset_here(number)
         return [_EXPECTED if expected else _STRAY]
+
+    def _is_late_head(self, number: int) -> bool:
+        """Whether it was under way when a request of ours was reset: each may have two, of which the second
+        is the trailers'."""
+        if not self._late_heads or not self._was_reset_here(number):
+            return False
+        self._late_heads -= 1
+        return True
 
     def _was_reset_here(self, number: int) -> bool:
         return self._stream_closed_by(number) is StreamClosedBy.SEND_RST_STREAM
@@ -317,6 +326,11 @@ class Http2Protocol(H2Connection):
                 self._frame(WINDOW_UPDATE, 0, stream_id, _INCREMENT.pack(increment))
 
     # --- overrides of h2
+
+    def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
+        super().reset_stream(stream_id, error_code)
+        if self.config.client_side:
+            self._late_heads += 2
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> StreamRecord:
         outbound = stream_id % 2 == self.config.client_side
