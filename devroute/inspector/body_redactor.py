@@ -201,12 +201,16 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
-def _open_key(document: bytes) -> int:
-    """Where a private key (PEM) begins whose end is still to come; the document's end if there is none."""
-    begun = document.rfind(b"-----BEGIN ")
-    if begun < 0 or len(document) - begun > _MAX_KEY or document.find(b"-----END ", begun) >= 0:
-        return len(document)
-    return begun
+def _open_key(documents: bytes, end: bytes) -> int:
+    """Where the document begins in which a private key (PEM) begins whose end is still to come; the key
+    itself in a long document, which would be copied with each of its lines; the end of all if there is none.
+    Each document ends with `end`."""
+    begun = documents.rfind(b"-----BEGIN ")
+    if begun < 0 or len(documents) - begun > _MAX_KEY or documents.find(b"-----END ", begun) >= 0:
+        return len(documents)
+    before = documents.rfind(end, 0, begun)
+    start = before + len(end) if before >= 0 else 0
+    return start if begun - start <= _MAX_KEY else begun
 
 
 class LineRedactor:
@@ -235,7 +239,7 @@ class LineRedactor:
         if cut:
             document = bytes(rest) + data[:cut]
             rest.clear()
-            begun = _open_key(document)
+            begun = _open_key(document, self._end)
             rest += document[begun:]
             document = document[:begun]
         rest += data[cut:]

@@ -60,13 +60,14 @@ class Difference(NamedTuple):
 
 
 class ResponseParts(NamedTuple):
-    """`body` is decoded; `truncated`: the body is longer."""
+    """`body` is decoded; `truncated`: the body is longer. `unknown`: why nothing of it can be compared."""
 
     status: int
     headers: Fields
     body: bytes = b""
     truncated: bool = False
     trailers: Fields = []  # noqa: RUF012  # never modified
+    unknown: str = ""
 
 
 class Documents(NamedTuple):
@@ -117,7 +118,9 @@ def differences(
 def response_of(capture: Capture) -> ResponseParts:
     """The response of a capture, as far as it was stored."""
     body, whole = _plain(capture.response_body, capture.response_headers)
-    return ResponseParts(capture.status or 0, capture.response_headers, body, not whole, capture.trailers)
+    unknown = _unknown(capture.response_body)
+    headers = capture.response_headers
+    return ResponseParts(capture.status or 0, headers, body, not whole, capture.trailers, unknown)
 
 
 def compare_captures(
@@ -136,10 +139,12 @@ def compare_captures(
     requests, responses = [], []
     for index, each in enumerate((left, right)):
         body, whole = _plain(each.request_body, each.request_headers)
-        request, response = ResponseParts(0, each.request_headers, body, not whole), response_of(each)
+        unknown = _unknown(each.request_body)
+        request = ResponseParts(0, each.request_headers, body, not whole, unknown=unknown)
+        response = response_of(each)
         if decoded is not None:
-            request = request._replace(body=decoded[index].request, truncated=False)
-            response = response._replace(body=decoded[index].response, truncated=False)
+            request = request._replace(body=decoded[index].request, truncated=False, unknown="")
+            response = response._replace(body=decoded[index].response, truncated=False, unknown="")
         requests.append(request)
         responses.append(response)
     found += [
@@ -153,12 +158,20 @@ def _plain(body: Body, headers: Fields) -> tuple[bytes, bool]:
     return plain, body.complete and not body.truncated and len(plain) < MAX_COMPARED_BYTES
 
 
+def _unknown(body: Body) -> str:
+    """Why nothing was stored of a body that has bytes."""
+    return "" if body.data else body.note
+
+
 def _all(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> Iterator[Difference]:
     if left.status != right.status:
         yield Difference("status", str(left.status), str(right.status))
-    same_bytes = left.body == right.body and left.truncated == right.truncated
+    unknown = left.unknown or right.unknown
+    same_bytes = not unknown and left.body == right.body and left.truncated == right.truncated
     yield from _fields("header", left.headers, right.headers, rules, derived=same_bytes)
-    if not same_bytes:
+    if unknown:
+        yield Difference("body", _known(left), _known(right))
+    elif not same_bytes:
         yield from _bodies(left, right, rules)
     yield from _fields("trailer", left.trailers, right.trailers, rules, derived=False)
 
@@ -226,6 +239,10 @@ def _bodies(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> It
         yield Difference("body", _digest(a, left.truncated), _digest(b, right.truncated))
     else:
         yield from _lines(texts[0].splitlines(), texts[1].splitlines(), a, b)
+
+
+def _known(parts: ResponseParts) -> str:
+    return parts.unknown or _digest(parts.body, parts.truncated)
 
 
 def _digest(data: bytes, truncated: bool) -> str:

@@ -7,12 +7,13 @@ finds the differences.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from copy import copy
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from devroute.contract.service_spec import ServiceSpec
 from devroute.errors import DevrouteError, NotReplayable
-from devroute.inspector.capture import Capture, Fields, is_readable
+from devroute.inspector.capture import Body, Capture, Fields, is_readable
 from devroute.inspector.compare import Difference, IgnoreRules, ResponseParts, differences, response_of
 from devroute.inspector.har_reader import Unreadable
 from devroute.inspector.recorder import Recorder, RecordingUpstream
@@ -145,7 +146,7 @@ class _Player:
         elif played.error is not None:
             reason = f"{played.error[0]}: {played.error[1]}"
         else:
-            found = differences(_recorded(entry), response_of(played), self._plan.rules)
+            found = differences(self._recorded(entry), response_of(played), self._plan.rules)
             outcome = "different" if found else "same"
         return EntryResult(*about, outcome, reason, entry.status, played.status, ms, found, replay.without)
 
@@ -173,10 +174,15 @@ class _Player:
                 headers.append([name, "gzip, deflate" if low == "accept-encoding" else value])
         return {"headers": [*headers, *(list(field) for field in self._plan.headers)]}
 
-
-def _recorded(entry: Capture) -> ResponseParts:
-    """The recorded response, without a body if that cannot be decoded (br, for example)."""
-    recorded = response_of(entry)
-    if is_readable(entry.response_body, entry.response_headers):
-        return recorded
-    return recorded._replace(body=b"", truncated=True)
+    def _recorded(self, entry: Capture) -> ResponseParts:
+        """The recorded response, redacted as the other one is: a file of another tool has secrets, which are
+        no difference, and are not shown. Without a body if that cannot be decoded (br, for example)."""
+        body = entry.response_body
+        kept = copy(entry)
+        kept.request_body, kept.messages = Body(), []
+        kept.response_body = replace(body, data=bytearray(body.data))
+        self._store.redacted(kept)
+        recorded = response_of(kept)
+        if is_readable(body, entry.response_headers):
+            return recorded
+        return recorded._replace(body=b"", truncated=True, unknown="")

@@ -18,9 +18,11 @@ from devroute.inspector.compare import (
     Difference,
     IgnoreRules,
     ResponseParts,
+    compare_captures,
     differences,
     response_of,
 )
+from devroute.inspector.store import CaptureStore
 from tests.support.cpu_time import cpu_seconds
 
 JSON = [("content-type", "application/json")]
@@ -140,6 +142,30 @@ def test_compression_is_no_difference() -> None:
         capture.response_body.complete = True
         captures.append(response_of(capture))
     assert differences(*captures) == []
+
+
+def test_a_body_that_was_not_stored_is_not_called_the_same() -> None:
+    def answered(coding: str, body: bytes) -> Capture:
+        capture = Capture("b", "GET", "/", 1e9, 0)
+        capture.status, capture.state = 200, "done"
+        capture.response_head = CapturedHead.of([("content-type", "text/html"), ("content-encoding", coding)])
+        capture.response_body.data += body
+        capture.response_body.size, capture.response_body.complete = len(body), True
+        CaptureStore().add(capture)
+        return capture
+
+    packed, other, plain = (
+        answered("br", b"\x1b\x0f1"),
+        answered("br", b"\x1b\x0f2"),
+        answered("identity", b"1"),
+    )
+    why = "not stored: its content-encoding 'br' cannot be searched for fields to redact"
+    assert differences(response_of(packed), response_of(other)) == [Difference("body", why, why)]
+    (body,) = compare_captures(packed, plain)
+    assert (body.where, body.left) == ("body", why)
+    assert body.right is not None
+    assert body.right.startswith("1 bytes, sha256 ")
+    assert differences(response_of(answered("br", b"")), response_of(answered("br", b""))) == []
 
 
 def test_deeply_nested_documents_are_compared_as_a_whole() -> None:

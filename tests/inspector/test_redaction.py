@@ -252,6 +252,25 @@ def test_a_private_key_is_redacted_however_its_lines_are_cut(kind: str) -> None:
         assert kept.endswith(b"-----END PRIVATE KEY-----\nb\n")
 
 
+@pytest.mark.parametrize(
+    ("kind", "document", "end"),
+    [
+        ("application/x-ndjson", '{"help": "from -----BEGIN X----- on", "secrets": ["%s", "%s"]}', "\n"),
+        ("application/x-ndjson", '{"secret": "x -----BEGIN X----- %s"}', "\n"),
+        (
+            "text/event-stream",
+            'data: {"help": "-----BEGIN X-----",\ndata: "credentials": {"a": "%s"}}',
+            "\n\n",
+        ),
+        ("text/plain", "token: -----BEGIN X----- %s", "\n"),
+    ],
+)
+def test_a_document_with_the_start_of_a_key_is_redacted_as_one(kind: str, document: str, end: str) -> None:
+    body = ("first" + end + document.replace("%s", SECRET) + end + "last" + end).encode()
+    for pieces in (1, 2, 3, len(body)):
+        assert SECRET.encode() not in sieved(body, kind, pieces=pieces)
+
+
 def test_events_end_however_they_are_cut() -> None:
     body = b'data: 1\r\n\r\ndata: {"password":\r\ndata: "%b"}\r\n\r\ndata: 2\n\n' % SECRET.encode()
     whole = sieved(body, "text/event-stream")

@@ -18,6 +18,10 @@ from devroute.inspector.har_writer import write
 pytestmark = pytest.mark.asyncio
 
 
+#: In clear in files of other tools.
+TOKEN = "n0t-to-be-shown"
+
+
 class Shop:
     """An app whose responses may differ from the recorded ones."""
 
@@ -51,6 +55,11 @@ class Shop:
         if request.path == "/broken":
             assert request.transport is not None
             request.transport.close()
+        if request.path == "/page":
+            price = f"<p>{self.price}</p>"
+            return web.Response(
+                text=f'<script>f({{"csrfToken": "{TOKEN}"}})</script>\n{price}\n', content_type="text/html"
+            )
         if request.path == "/coded":
             self.coding = request.headers["accept-encoding"]
             document = {"price": 10, "timestamp": 1, "path": "/coded"}
@@ -211,6 +220,23 @@ async def test_a_redacted_header_is_replaced_by_the_given_one_or_left_out(play: 
         assert "sent without authorization" in out
         code, out, _ = await play(entries, *where, "-H", "Authorization: Bearer mine")
         assert code == 0, out
+
+
+async def test_secrets_of_a_recording_that_is_not_redacted_are_no_difference_and_not_shown(play: Run) -> None:
+    entry = recorded("/page")
+    entry.response_head = CapturedHead.of(
+        [("content-type", "text/html; charset=utf-8"), ("x-api-key", TOKEN)]
+    )
+    entry.response_body.data[:] = f'<script>f({{"csrfToken": "{TOKEN}"}})</script>\n<p>10</p>\n'.encode()
+    async with shop() as (it, port):
+        code, out, _ = await play([entry], "--to", str(port), "--ignore", "x-api-key")
+        assert code == 0, out
+        it.price = 12
+        for output in ("text", "json"):
+            code, out, err = await play([entry], "--to", str(port), "--output", output)
+            assert code == 1
+            assert "<p>12</p>" in out
+            assert TOKEN not in out + err
 
 
 async def test_replays_accept_only_encodings_that_can_be_decoded(play: Run) -> None:
