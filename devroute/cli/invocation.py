@@ -99,7 +99,9 @@ class Invocation:
     def _confirms(self, question: ServerNotConfirmed) -> bool:
         """Whether the user trusts the server; kept as an entry of `servers:`. No one is asked in CI."""
         file = self.home_file
-        if file is None or self.environment.get("CI") or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if file is None or self.environment.get("CI") or sys.stdin is None:
+            return False
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
             return False
         print(f"devroute: {question.message}.", file=sys.stderr)
         if not typer.confirm("Do you trust this server, from now on?", err=True):
@@ -151,6 +153,8 @@ def read_input(file: str) -> tuple[str, str]:
     """The text of a file, or of standard input for "-", and its name for messages. Raises ConfigInvalid."""
     if file != "-":
         return require_text(Path(file)), file
+    if sys.stdin is None:  # `<&-`
+        raise ConfigInvalid("standard input: it is closed", hint="name a file, or pipe the text in")
     try:
         return sys.stdin.buffer.read().decode("utf-8"), "standard input"
     except UnicodeDecodeError as error:

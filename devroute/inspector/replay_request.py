@@ -18,6 +18,7 @@ from devroute.inspector.capture import (
     FIELD_VALUE,
     REDACTED,
     REDACTED_QUERY,
+    Body,
     Capture,
     Fields,
     redacted_parts,
@@ -76,19 +77,23 @@ def _check(capture: Capture, edits: Mapping[str, Any]) -> None:
 
 def check_body(capture: Capture) -> None:
     """Raises NotReplayable if the request's body is not complete."""
-    body = capture.request_body
+    check_stored(capture.request_body, "body")
+    if not capture.request_body.complete:
+        raise NotReplayable("its body is not complete")
+
+
+def check_stored(body: Body, name: str) -> None:
+    """Raises NotReplayable if less of a capture's body, called `name`, was stored than received."""
     if body.truncated:
-        part = f"the first {len(body.data)} of its body's {body.size} bytes"
+        part = f"the first {len(body.data)} of the {body.size} bytes of its {name}"
         if body.decoded or len(body.data) >= body.size:  # it was inflated, or redaction made it longer
-            part = "the first bytes of its body"
+            part = f"the first bytes of its {name}"
         raise NotReplayable(
             f"only {part} were stored",
             hint="write another body, or store more with inspector_body_mb",
         )
     if body.note and not body.data:
-        raise NotReplayable(f"its body was {body.note}")
-    if not body.complete:
-        raise NotReplayable("its body is not complete")
+        raise NotReplayable(f"its {name} was {body.note}", hint="write another body")
 
 
 def read_text(edits: Mapping[str, Any], name: str, default: str) -> str:

@@ -70,3 +70,30 @@ async def test_ci_is_not_asked(folder: Path) -> None:
     assert (code, QUESTION in shown) == (20, False)
     assert f"--server {SERVER}" in shown
     assert (await status(folder, "", CI="true", DEVROUTE_SERVER=SERVER))[0] == 40
+
+
+async def run_without_stdin(folder: Path, *arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$0" "$@" <&-', sys.executable, "-m", "devroute", *arguments),
+        cwd=folder,
+        env={"HOME": str(folder)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return await process.wait(), output.decode()
+
+
+async def test_without_a_standard_input_no_question_is_asked(folder: Path) -> None:
+    code, shown = await run_without_stdin(folder, "status")
+    assert code == 20
+    assert QUESTION not in shown
+    assert SERVER in shown
+    assert "internal" not in shown
+
+
+@pytest.mark.parametrize("command", ["policy", "manifests"])
+async def test_a_standard_input_that_is_closed_is_named(tmp_path: Path, command: str) -> None:
+    code, shown = await run_without_stdin(tmp_path, command, "check", "-")
+    assert code == 20
+    assert "standard input: it is closed" in shown

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from devroute.agent.mesh_links import tcp_request
 from devroute.agent.reach.mesh_port import MeshPort
-from devroute.errors import DevrouteError, UpstreamInvalid
+from devroute.errors import DevrouteError, ReachPageDenied, UpstreamInvalid
 from devroute.http.aio.connection import enable_keepalive
 from devroute.http.aio.paused_connection import PausedConnection
 from devroute.http.error_response import http1_error
@@ -104,9 +104,19 @@ class BytePipe(PausedConnection):
         self._stream.send_data(data)
 
     def _pass_beginning(self) -> None:
-        if self._first and b"\n" not in self._first and len(self._first) <= _BEGINNING_SIZE:
-            first, self._first, self._admit = self._first, b"", None
-            self._stream.send_data(first)
+        if not self._first or b"\n" in self._first:
+            return
+        if len(self._first) > _BEGINNING_SIZE:
+            self._refuse(
+                ReachPageDenied(
+                    f"the first {len(self._first)} bytes at this port for bytes have no line feed, and may be"
+                    " the beginning of a page's request",
+                    hint=f"send a line feed within {_BEGINNING_SIZE} bytes",
+                )
+            )
+            return
+        first, self._first, self._admit = self._first, b"", None
+        self._stream.send_data(first)
 
     def _refuse(self, error: DevrouteError) -> None:
         """What a page of a web site has sent."""

@@ -10,6 +10,7 @@ from devroute.headers import PREFIX
 from devroute.inspector.api.body import json_object, truth
 from devroute.inspector.capture import REDACTED, Capture, is_readable, readable, text_of
 from devroute.inspector.inspection import Inspection, number_of
+from devroute.inspector.replay_request import check_stored
 from devroute.inspector.rules.settings import FRAMING, MAX_BODY_BYTES
 
 _NOT_RECORDED = FRAMING | {"date"}
@@ -123,11 +124,7 @@ def recorded_response(capture: Capture) -> dict[str, Any]:
     body = capture.response_body
     if capture.status is None or capture.status < 200 or not body.complete:
         raise NotReplayable("it has no complete response")
-    if body.truncated or (body.note and not body.data):
-        raise NotReplayable(
-            f"of its response's body, {len(body.data)} of {body.size} bytes were stored",
-            hint="store more with inspector_body_mb, or write the body by hand",
-        )
+    check_stored(body, "response's body")
     plain = is_readable(body, capture.response_headers)
     data = readable(body, capture.response_headers, MAX_BODY_BYTES) if plain else bytes(body.data)
     left_out = _NOT_RECORDED | {"content-encoding"} if plain else _NOT_RECORDED

@@ -258,6 +258,18 @@ async def test_a_word_without_a_line_feed_is_passed_on_before_its_client_ends(
         writer.close()
 
 
+async def test_a_long_word_without_a_line_feed_is_refused_and_does_not_wait_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(byte_pipe, "BEGINNING_S", 0.01)
+    mesh = Mesh({"tcp://d.shop:1": BytesApp()})
+    async with mesh.reached("tcp://d.shop:1") as reach:
+        response = await say(reach.local[0].port, b"a" * 1025, end=False)
+    assert b"reach-page-denied" in response
+    assert b"the first 1025 bytes" in response
+    assert [error.code for _, error in mesh.failures] == ["reach-page-denied"]
+
+
 @pytest.mark.parametrize(
     ("opening", "code"),
     [

@@ -15,8 +15,10 @@ import grpc.aio
 import pytest
 from aiohttp import web
 
-from devroute.errors import UpstreamReset
+from devroute.errors import NotReplayable, UpstreamReset
 from devroute.http.message import Framing, RequestHead
+from devroute.inspector.api.rules import recorded_response
+from devroute.inspector.capture import Body, Capture
 from devroute.inspector.rules import breakpoints
 from devroute.inspector.rules.breakpoints import MAX_HELD, MAX_HELD_BYTES
 from devroute.inspector.rules.settings import read_rules
@@ -510,6 +512,26 @@ async def test_the_page_cannot_make_every_rule(document: dict[str, Any], problem
     async with inspected(echo) as (_it, inspector):
         _, message = await inspector.send("POST", "/api/rules", document)
     assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"truncated": True}, "only the first 2 of the 9 bytes of its response's body were stored"),
+        ({"truncated": True, "decoded": True}, "only the first bytes of its response's body were stored"),
+        ({"truncated": True, "size": 1}, "only the first bytes of its response's body were stored"),
+        ({"data": b"", "note": "not stored: why"}, "its response's body was not stored: why"),
+    ],
+)
+async def test_a_response_that_was_not_stored_whole_makes_no_rule(
+    changes: dict[str, Any], problem: str
+) -> None:
+    capture = Capture("b", "GET", "/", 1e9, 0)
+    capture.status = 200
+    capture.response_body = Body(**{"data": bytearray(b"ab"), "size": 9, "complete": True, **changes})
+    with pytest.raises(NotReplayable) as caught:
+        recorded_response(capture)
+    assert caught.value.message == problem
 
 
 async def test_a_recorded_response_is_repeated_without_what_was_redacted() -> None:
