@@ -462,8 +462,11 @@ async def test_responses_to_pipelined_requests_wait_for_a_client_that_does_not_r
     assert served == 100
 
 
-async def test_requests_behind_responses_that_are_read_slowly_are_not_late(bench: Bench) -> None:
-    """They are complete: the connection waits for the client to read, not for the rest of a head."""
+async def unread_responses(
+    bench: Bench,
+) -> tuple[Http1ServerConnection, asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that waits for its client to read, with requests behind: 200 in all, each response with
+    60,000 bytes."""
     response = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n" + bytes(60_000)
     bench.handler = answers(*[response] * 200)
     reader, writer = await bench.dial()
@@ -472,9 +475,15 @@ async def test_requests_behind_responses_that_are_read_slowly_are_not_late(bench
     await eventually(lambda: bench.exchanges)
     (connection,) = bench.server.connections
     assert isinstance(connection, Http1ServerConnection)
-    await eventually(lambda: connection.exchange is None and connection.transport.get_write_buffer_size())
+    await eventually(lambda: connection.exchange is None and connection.write_paused)
     await quiet(lambda: len(bench.exchanges))
     assert connection.buffered
+    return connection, reader, writer
+
+
+async def test_requests_behind_responses_that_are_read_slowly_are_not_late(bench: Bench) -> None:
+    """They are complete: the connection waits for the client to read, not for the rest of a head."""
+    _, reader, writer = await unread_responses(bench)
     bench.server.tick(asyncio.get_running_loop().time() + TIMEOUTS.head + 1)
     writer.transport.resume_reading()
     async with asyncio.timeout(PATIENCE_S):
@@ -554,18 +563,8 @@ async def test_what_follows_the_last_request_of_a_connection_is_read_and_discard
 
 
 async def test_a_connection_that_closes_serves_no_request_that_waited(bench: Bench) -> None:
-    response = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n" + bytes(60_000)
-    bench.handler = answers(*[response] * 200)
-    reader, writer = await bench.dial()
-    writer.transport.pause_reading()
-    writer.write(request(close=False) * 200)
-    await eventually(lambda: bench.exchanges)
-    (connection,) = bench.server.connections
-    assert isinstance(connection, Http1ServerConnection)
-    await eventually(lambda: connection.exchange is None and connection.write_paused)
-    await quiet(lambda: len(bench.exchanges))
+    connection, reader, writer = await unread_responses(bench)
     served = len(bench.exchanges)
-    assert connection.buffered
     bench.server.tick(asyncio.get_running_loop().time() + TIMEOUTS.keep_alive + 1)
     assert connection.closed
     writer.transport.resume_reading()
