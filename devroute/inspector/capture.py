@@ -56,6 +56,11 @@ class Body:
     checked: int | None = None
 
     @property
+    def missing(self) -> str:
+        """Why nothing was stored of a body that has bytes; empty for any other."""
+        return "" if self.data else self.note
+
+    @property
     def redacted(self) -> bytes:
         """The stored part without what is not redacted yet."""
         return bytes(self.data if self.checked is None else self.data[: self.checked])

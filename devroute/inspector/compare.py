@@ -118,7 +118,7 @@ def differences(
 def response_of(capture: Capture) -> ResponseParts:
     """The response of a capture, as far as it was stored."""
     body, whole = _plain(capture.response_body, capture.response_headers)
-    unknown = _unknown(capture.response_body)
+    unknown = capture.response_body.missing
     headers = capture.response_headers
     return ResponseParts(capture.status or 0, headers, body, not whole, capture.trailers, unknown)
 
@@ -139,7 +139,7 @@ def compare_captures(
     requests, responses = [], []
     for index, each in enumerate((left, right)):
         body, whole = _plain(each.request_body, each.request_headers)
-        unknown = _unknown(each.request_body)
+        unknown = each.request_body.missing
         request = ResponseParts(0, each.request_headers, body, not whole, unknown=unknown)
         response = response_of(each)
         if decoded is not None:
@@ -156,11 +156,6 @@ def compare_captures(
 def _plain(body: Body, headers: Fields) -> tuple[bytes, bool]:
     plain = readable(body, headers, MAX_COMPARED_BYTES, unchecked=True)
     return plain, body.complete and not body.truncated and len(plain) < MAX_COMPARED_BYTES
-
-
-def _unknown(body: Body) -> str:
-    """Why nothing was stored of a body that has bytes."""
-    return "" if body.data else body.note
 
 
 def _all(left: ResponseParts, right: ResponseParts, rules: IgnoreRules) -> Iterator[Difference]:

@@ -92,8 +92,8 @@ def check_stored(body: Body, name: str) -> None:
             f"only {part} were stored",
             hint="write another body, or store more with inspector_body_mb",
         )
-    if body.note and not body.data:
-        raise NotReplayable(f"its {name} was {body.note}", hint="write another body")
+    if body.missing:
+        raise NotReplayable(f"its {name} was {body.missing}", hint="write another body")
 
 
 def read_text(edits: Mapping[str, Any], name: str, default: str) -> str:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.asyncio
 
 #: In clear in files of other tools.
 TOKEN = "n0t-to-be-shown"
+PAGE = f'<script>f({{"csrfToken": "{TOKEN}"}})</script>\n<p>%d</p>\n'
 
 
 class Shop:
@@ -56,10 +57,7 @@ class Shop:
             assert request.transport is not None
             request.transport.close()
         if request.path == "/page":
-            price = f"<p>{self.price}</p>"
-            return web.Response(
-                text=f'<script>f({{"csrfToken": "{TOKEN}"}})</script>\n{price}\n', content_type="text/html"
-            )
+            return web.Response(text=PAGE % self.price, content_type="text/html")
         if request.path == "/coded":
             self.coding = request.headers["accept-encoding"]
             document = {"price": 10, "timestamp": 1, "path": "/coded"}
@@ -227,7 +225,7 @@ async def test_secrets_of_a_recording_that_is_not_redacted_are_no_difference_and
     entry.response_head = CapturedHead.of(
         [("content-type", "text/html; charset=utf-8"), ("x-api-key", TOKEN)]
     )
-    entry.response_body.data[:] = f'<script>f({{"csrfToken": "{TOKEN}"}})</script>\n<p>10</p>\n'.encode()
+    entry.response_body.data[:] = (PAGE % 10).encode()
     async with shop() as (it, port):
         code, out, _ = await play([entry], "--to", str(port), "--ignore", "x-api-key")
         assert code == 0, out

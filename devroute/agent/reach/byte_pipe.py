@@ -119,7 +119,7 @@ class BytePipe(PausedConnection):
         self._stream.send_data(first)
 
     def _refuse(self, error: DevrouteError) -> None:
-        """What a page of a web site has sent."""
+        """What a page of a web site has sent, or may have."""
         stream, self._stream = self._stream, _NO_STREAM
         stream.cancel()
         self._failed(str(self._to), error)
